@@ -1,0 +1,1 @@
+//! The composition root: from a compiled configuration to bound sockets and running threads.

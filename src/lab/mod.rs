@@ -1,0 +1,1 @@
+//! The laboratory: the real judge and the real step on made-up or recorded traffic.

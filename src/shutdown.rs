@@ -1,0 +1,1 @@
+//! Shutdown as an argument: a trigger and its watchers.
