@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn quiet_pods_certify_the_start() {
-        let calibration = play(1200, |second| (5 + second % 2, 49 - second % 2));
+        let calibration = play(1200, |second| (3 + second % 4, 50 - second % 3));
         assert_eq!(calibration.block_seconds(), 5);
         assert!(!calibration.alarm());
     }
