@@ -52,8 +52,10 @@ struct Kept {
     /// An event is kept with this probability.
     keep: f64,
     bins: Bins,
-    /// ln(1 - keep * (1 - (1 - u)^psi)) by psi, at the nodes.
+    /// ln(1 - keep * (1 - t^psi)) by psi, at the nodes of the whole interval.
     logs: [[f64; NODES]; PSI.len()],
+    /// Which rows of `logs` are filled.
+    filled: [bool; PSI.len()],
 }
 
 impl Kept {
@@ -66,11 +68,32 @@ impl Kept {
     }
 }
 
-/// One point of the integral: where, and 1 - (1 - u)^psi by psi.
-struct Point {
-    node: Option<usize>,
-    u: f64,
-    lost: [f64; PSI.len()],
+/// The points of an integral.
+#[derive(Clone, Copy, Debug)]
+struct Points {
+    u: [f64; NODES],
+    /// 1 - (1 - u)^psi by psi.
+    lost: [[f64; NODES]; PSI.len()],
+}
+
+impl Points {
+    /// The nodes of the interval from 0 to `reach`.
+    fn new(nodes: &[Node; NODES], reach: f64) -> Self {
+        let u = nodes.map(|node| node.at * reach);
+        let lost = PSI.map(|psi| u.map(|u| lost(u, psi)));
+        Self { u, lost }
+    }
+}
+
+/// 1 - (1 - u)^psi for a whole psi, exact for the smallest u.
+fn lost(u: f64, psi: f64) -> f64 {
+    let t = 1.0 - u;
+    let (mut sum, mut power) = (0.0, 1.0);
+    for _ in 0..psi as u32 {
+        sum += power;
+        power *= t;
+    }
+    u * sum
 }
 
 /// The thinning of the block at hand. Made once; preparing a block allocates nothing.
@@ -96,13 +119,12 @@ struct Point {
 #[derive(Clone, Debug)]
 pub(super) struct Thinning {
     nodes: [Node; NODES],
-    /// 1 - (1 - u)^psi by psi, at the nodes.
-    lost: [[f64; PSI.len()]; NODES],
+    /// The points of the whole interval.
+    whole: Points,
     strata: Vec<Thinned>,
     pod_share: f64,
     /// Nothing is thinned: the closed form applies.
     plain: bool,
-    has_logs: bool,
 }
 
 impl Thinning {
@@ -110,11 +132,10 @@ impl Thinning {
         let nodes = nodes();
         Self {
             nodes,
-            lost: nodes.map(|node| lost(node.at)),
+            whole: Points::new(&nodes, 1.0),
             strata: Vec::with_capacity(MAX_STRATA),
             pod_share: 0.0,
             plain: true,
-            has_logs: false,
         }
     }
 
@@ -127,7 +148,6 @@ impl Thinning {
         tolerated: f64,
     ) -> bool {
         self.strata.clear();
-        self.has_logs = false;
         self.plain = true;
         let strata = strata.take(MAX_STRATA);
         let Some(pod_share) = pod_share(strata.clone(), pods) else {
@@ -193,64 +213,74 @@ impl Thinning {
     /// E[K'/(K'+L'); K' > 0], where `expected` is the weighted number of kept events.
     fn integrate(&mut self, expected: f64) -> f64 {
         let reach = SHARPEST / expected;
-        if reach < 1.0 {
-            // What lies beyond is positive and below exp(-SHARPEST): left out, on the safe side.
-            let at = |node: &Node| {
-                let u = node.at * reach;
-                node.weight * self.integrand(&Point { node: None, u, lost: lost(u) })
-            };
-            return self.nodes.iter().map(at).sum::<f64>() * reach;
+        if reach >= 1.0 {
+            for thinned in &mut self.strata {
+                thinned.canary.fill(&self.whole);
+                thinned.baseline.fill(&self.whole);
+            }
+            return self.sum(&self.whole, true);
         }
-        if !self.has_logs {
-            self.fill_logs();
-        }
-        let at = |(i, node): (usize, &Node)| {
-            node.weight * self.integrand(&Point { node: Some(i), u: node.at, lost: self.lost[i] })
-        };
-        self.nodes.iter().enumerate().map(at).sum()
+        // What lies beyond is positive and below exp(-SHARPEST): left out, on the safe side.
+        self.sum(&Points::new(&self.nodes, reach), false) * reach
     }
 
-    fn integrand(&self, point: &Point) -> f64 {
-        let (mut ln_all, mut slope) = (0.0, 0.0);
+    fn sum(&self, points: &Points, filled: bool) -> f64 {
+        let (mut ln_all, mut slope) = ([0.0; NODES], [0.0; NODES]);
         for thinned in &self.strata {
-            for &(psi, count) in thinned.canary.bins.used() {
-                if count > 0.0 {
-                    let (keep, lost) = (thinned.canary.keep, point.lost[psi]);
-                    ln_all += count * thinned.canary.ln_kept(psi, point);
-                    slope += count * PSI[psi] * keep * (1.0 - lost) / (1.0 - keep * lost);
-                }
-            }
-            for &(psi, count) in thinned.baseline.bins.used() {
-                if count > 0.0 {
-                    ln_all += count * thinned.baseline.ln_kept(psi, point);
-                }
-            }
-            if thinned.virtual_share > 0.0 {
-                ln_all += thinned.good * (-thinned.virtual_share * point.u).ln_1p();
-            }
-        }
-        slope / (1.0 - point.u) * ln_all.exp()
-    }
-
-    fn fill_logs(&mut self) {
-        for thinned in &mut self.strata {
-            for arm in [&mut thinned.canary, &mut thinned.baseline] {
-                for (i, lost) in self.lost.iter().enumerate() {
-                    for (logs, lost) in arm.logs.iter_mut().zip(lost) {
-                        logs[i] = (-arm.keep * lost).ln_1p();
-                    }
+            thinned.canary.add_slope(points, &mut slope);
+            thinned.canary.add_ln(points, filled, &mut ln_all);
+            thinned.baseline.add_ln(points, filled, &mut ln_all);
+            if thinned.virtual_share > 0.0 && thinned.good > 0.0 {
+                for (ln, u) in ln_all.iter_mut().zip(points.u) {
+                    *ln += thinned.good * (-thinned.virtual_share * u).ln_1p();
                 }
             }
         }
-        self.has_logs = true;
+        let mut sum = 0.0;
+        for i in 0..NODES {
+            sum += self.nodes[i].weight * slope[i] / (1.0 - points.u[i]) * ln_all[i].exp();
+        }
+        sum
     }
 }
 
 impl Kept {
-    fn ln_kept(&self, psi: usize, point: &Point) -> f64 {
-        match point.node {
-            Some(node) => self.logs[psi][node],
-            None => (-self.keep * point.lost[psi]).ln_1p(),
+    fn fill(&mut self, points: &Points) {
+        for i in 0..self.bins.used().len() {
+            let (psi, count) = self.bins.used()[i];
+            if count > 0.0 && !self.filled[psi] {
+                self.logs[psi] = points.lost[psi].map(|lost| (-self.keep * lost).ln_1p());
+                self.filled[psi] = true;
+            }
+        }
+    }
+
+    fn add_ln(&self, points: &Points, filled: bool, ln_all: &mut [f64; NODES]) {
+        for &(psi, count) in self.bins.used() {
+            if count == 0.0 {
+                continue;
+            }
+            if filled {
+                for (ln, kept) in ln_all.iter_mut().zip(&self.logs[psi]) {
+                    *ln += count * kept;
+                }
+            } else {
+                for (ln, lost) in ln_all.iter_mut().zip(&points.lost[psi]) {
+                    *ln += count * (-self.keep * lost).ln_1p();
+                }
+            }
+        }
+    }
+
+    fn add_slope(&self, points: &Points, slope: &mut [f64; NODES]) {
+        for &(psi, count) in self.bins.used() {
+            if count == 0.0 {
+                continue;
+            }
+            let weight = count * PSI[psi] * self.keep;
+            for (slope, lost) in slope.iter_mut().zip(&points.lost[psi]) {
+                *slope += weight * (1.0 - lost) / (1.0 - self.keep * lost);
+            }
         }
     }
 }
@@ -279,11 +309,6 @@ impl Assigned {
         };
         (share > 0.0 && share < 1.0).then_some(share)
     }
-}
-
-/// 1 - (1 - u)^psi by psi, exact for the smallest u.
-fn lost(u: f64) -> [f64; PSI.len()] {
-    PSI.map(|psi| -(psi * (-u).ln_1p()).exp_m1())
 }
 
 /// pi*, the share of a disturbance that would be the canary's if the versions were equal: its
