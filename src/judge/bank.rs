@@ -9,7 +9,7 @@ use super::{
 
 /// Share of the wealth that is never handed back to the prior: it finds drifts too slow for the
 /// other half.
-const STEADY: f64 = 0.5;
+const STEADY: f64 = 0.35;
 
 /// The wealth of one component on one group of definitions.
 ///

@@ -59,6 +59,11 @@ struct Kept {
 }
 
 impl Kept {
+    fn set_keep(&mut self, keep: f64) {
+        self.keep = keep;
+        self.filled = [false; PSI.len()];
+    }
+
     fn expected(&self) -> f64 {
         self.bins.used().iter().map(|&(psi, count)| self.keep * count * PSI[psi]).sum()
     }
@@ -85,7 +90,7 @@ impl Points {
     }
 }
 
-/// 1 - (1 - u)^psi for a whole psi, exact for the smallest u.
+/// 1 - (1 - u)^psi for a whole psi, exact for the smallest u, and below one.
 fn lost(u: f64, psi: f64) -> f64 {
     let t = 1.0 - u;
     let (mut sum, mut power) = (0.0, 1.0);
@@ -93,7 +98,7 @@ fn lost(u: f64, psi: f64) -> f64 {
         sum += power;
         power *= t;
     }
-    u * sum
+    (u * sum).min(1.0 - f64::EPSILON)
 }
 
 /// The thinning of the block at hand. Made once; preparing a block allocates nothing.
@@ -121,7 +126,9 @@ pub(super) struct Thinning {
     nodes: [Node; NODES],
     /// The points of the whole interval.
     whole: Points,
-    strata: Vec<Thinned>,
+    /// Room for the strata of a block; the first `used` are those of the block at hand.
+    room: Vec<Thinned>,
+    used: usize,
     pod_share: f64,
     /// Nothing is thinned: the closed form applies.
     plain: bool,
@@ -133,7 +140,8 @@ impl Thinning {
         Self {
             nodes,
             whole: Points::new(&nodes, 1.0),
-            strata: Vec::with_capacity(MAX_STRATA),
+            room: vec![Thinned::default(); MAX_STRATA],
+            used: 0,
             pod_share: 0.0,
             plain: true,
         }
@@ -147,7 +155,7 @@ impl Thinning {
         pods: Option<Pods>,
         tolerated: f64,
     ) -> bool {
-        self.strata.clear();
+        self.used = 0;
         self.plain = true;
         let strata = strata.take(MAX_STRATA);
         let Some(pod_share) = pod_share(strata.clone(), pods) else {
@@ -159,13 +167,14 @@ impl Thinning {
             let rho = share / (1.0 - share) * ((1.0 - pod_share) / pod_share);
             let rho = if (rho - 1.0).abs() < 1e-9 { 1.0 } else { rho };
             let sticky = matches!(stratum.coin, Coin::Unit { .. });
-            let mut thinned = Thinned { index, sticky, ..Thinned::default() };
-            thinned.canary.keep = (1.0 / rho).min(1.0) / tolerated.max(1.0);
-            thinned.baseline.keep = rho.min(1.0);
+            let thinned = &mut self.room[self.used];
+            self.used += 1;
+            (thinned.index, thinned.sticky) = (index, sticky);
+            thinned.canary.set_keep((1.0 / rho).min(1.0) / tolerated.max(1.0));
+            thinned.baseline.set_keep(rho.min(1.0));
             self.plain &= thinned.canary.keep == 1.0 && thinned.baseline.keep == 1.0;
-            self.strata.push(thinned);
         }
-        !self.strata.is_empty()
+        self.used > 0
     }
 
     /// pi* of the prepared block.
@@ -179,12 +188,14 @@ impl Thinning {
     /// `tally` gives the counts of a stratum by its index.
     pub(super) fn observe(&mut self, tolerance: f64, tally: impl Fn(usize) -> Tally) -> f64 {
         let tolerance = tolerance.clamp(0.0, 0.5);
-        for thinned in &mut self.strata {
+        for thinned in &mut self.room[..self.used] {
             thinned.load(&tally(thinned.index), tolerance);
         }
-        let kept_canary: f64 = self.strata.iter().map(|t| t.canary.expected()).sum();
-        let kept_baseline: f64 =
-            self.strata.iter().map(|t| t.baseline.expected() + t.good * t.virtual_share).sum();
+        let kept_canary: f64 = self.room[..self.used].iter().map(|t| t.canary.expected()).sum();
+        let kept_baseline: f64 = self.room[..self.used]
+            .iter()
+            .map(|t| t.baseline.expected() + t.good * t.virtual_share)
+            .sum();
         if kept_canary == 0.0 || (self.plain && tolerance == 0.0) {
             return self.closed_form(kept_canary, kept_baseline);
         }
@@ -207,14 +218,14 @@ impl Thinning {
             let ln_virtual = t.good * (-t.virtual_share).ln_1p();
             t.canary.ln_nothing() + t.baseline.ln_nothing() + ln_virtual
         };
-        self.strata.iter().map(ln_nothing).sum()
+        self.room[..self.used].iter().map(ln_nothing).sum()
     }
 
     /// E[K'/(K'+L'); K' > 0], where `expected` is the weighted number of kept events.
     fn integrate(&mut self, expected: f64) -> f64 {
         let reach = SHARPEST / expected;
         if reach >= 1.0 {
-            for thinned in &mut self.strata {
+            for thinned in &mut self.room[..self.used] {
                 thinned.canary.fill(&self.whole);
                 thinned.baseline.fill(&self.whole);
             }
@@ -226,7 +237,7 @@ impl Thinning {
 
     fn sum(&self, points: &Points, filled: bool) -> f64 {
         let (mut ln_all, mut slope) = ([0.0; NODES], [0.0; NODES]);
-        for thinned in &self.strata {
+        for thinned in &self.room[..self.used] {
             thinned.canary.add_slope(points, &mut slope);
             thinned.canary.add_ln(points, filled, &mut ln_all);
             thinned.baseline.add_ln(points, filled, &mut ln_all);
