@@ -134,9 +134,13 @@ impl Evidence {
             return;
         }
         let mut joined = std::mem::take(&mut bench.stretch);
-        joined.clear();
-        joined.add(block, block.ticks);
-        let stretch = joined.block(block.component);
+        let stretch = if block.strata.len() > 1 {
+            joined.clear();
+            joined.add(block, block.ticks);
+            joined.block(block.component)
+        } else {
+            *block
+        };
         let whole = gathering.block(block.component);
         let same = complete && whole.ticks == stretch.ticks;
         for member in members.iter_mut().filter(|m| m.caution.name().lag() == block.lag) {
