@@ -4,6 +4,8 @@
 
 mod batch;
 mod event;
+mod report;
 
 pub use batch::{Batch, OVERHEAD_BUCKETS, overhead_bucket};
 pub use event::{Epoch, Event, Kind, Outcome, RecorderId, Tick, WAIT_CREDIT_US};
+pub use report::{ShedReason, UpstreamConnections, WorkerReport};
