@@ -4,21 +4,29 @@
 //! `Ended` when it is finished, or when it is dropped: a request that nobody finished was given up
 //! by its client.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use super::clock::{Clock, micros};
 use crate::measure::{
-    Batch, Epoch, Event, Kind, OVERHEAD_BUCKETS, Outcome, RecorderId, Tick, overhead_bucket,
+    Batch, Epoch, Event, Head, Kind, OVERHEAD_BUCKETS, Outcome, RecorderId, Tick, overhead_bucket,
 };
 
 /// Most events that a worker holds between two hand-overs; beyond it events are dropped and the
 /// touched blocks are void.
 pub(super) const MAX_EVENTS: usize = 256 * 1024;
 
+/// The proxy's own time is measured on one request in this many.
+const OVERHEAD_SAMPLE: u32 = 8;
+
 /// The events of one worker since its last hand-over.
 #[derive(Debug)]
 pub(super) struct EventBuffer {
     held: RefCell<Held>,
+    turn: Cell<u32>,
     pub(super) clock: Clock,
 }
 
@@ -39,7 +47,11 @@ impl Held {
 
 impl EventBuffer {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { held: RefCell::new(Held::empty(Vec::with_capacity(4096))), clock }
+        Self {
+            held: RefCell::new(Held::empty(Vec::with_capacity(4096))),
+            turn: Cell::new(0),
+            clock,
+        }
     }
 
     /// Takes what is held and goes on with `empty`.
@@ -68,6 +80,12 @@ impl EventBuffer {
         } else {
             held.overflowed = true;
         }
+    }
+
+    fn sample(&self) -> bool {
+        let turn = self.turn.get().wrapping_add(1);
+        self.turn.set(turn);
+        turn % OVERHEAD_SAMPLE == 0
     }
 
     fn overhead(&self, overhead: Duration) {
@@ -99,7 +117,7 @@ pub(super) struct Observation {
     wait: Duration,
     first_byte: Option<Duration>,
     failed: bool,
-    answered: bool,
+    told: Head,
     finished: bool,
 }
 
@@ -112,16 +130,16 @@ impl Observation {
             wait: Duration::ZERO,
             first_byte: None,
             failed: false,
-            answered: false,
+            told: Head::Untold,
             finished: false,
         };
         observation.write(Kind::Assigned, request.arrived);
         observation
     }
 
-    /// Time since the process started.
-    pub(super) fn now(&self) -> Duration {
-        self.buffer.clock.now()
+    /// When the request arrived, since the start of the process.
+    pub(super) fn arrived(&self) -> Duration {
+        self.request.arrived
     }
 
     /// Notes time spent on waiting for a connection.
@@ -129,19 +147,25 @@ impl Observation {
         self.wait += wait;
     }
 
-    /// Notes the head of the answer, and whether it already counts as a failure. `sent` is when
-    /// the request was given to the upstream's connection: what lies between the arrival and it,
-    /// less the waiting, is the proxy's own time.
-    pub(super) fn head(&mut self, sent: Duration, failed: bool) {
+    /// The request is ready to be sent: what lies between its arrival and now is the proxy's own
+    /// time. One request in [`OVERHEAD_SAMPLE`] is looked at, since looking costs as much as some
+    /// of the work.
+    pub(super) fn prepared(&self) {
+        if self.buffer.sample() {
+            self.buffer.overhead(self.buffer.clock.now().saturating_sub(self.request.arrived));
+        }
+    }
+
+    /// Notes the head of the answer, and whether it already counts as a failure.
+    pub(super) fn head(&mut self, failed: bool) {
         self.first_byte = Some(self.buffer.clock.now());
         self.failed = failed;
-        self.buffer.overhead(sent.saturating_sub(self.request.arrived).saturating_sub(self.wait));
     }
 
     /// The answer goes on beyond its first piece of body.
     pub(super) fn streams(&mut self) {
-        if self.request.first_byte_decides && !self.answered {
-            self.answered = true;
+        if self.request.first_byte_decides && self.told == Head::Untold {
+            self.told = if self.failed { Head::Failed } else { Head::Good };
             let now = self.first_byte.unwrap_or_else(|| self.buffer.clock.now());
             self.write(Kind::Answered { failed: self.failed }, now);
         }
@@ -166,7 +190,7 @@ impl Observation {
     fn end(&mut self, outcome: Outcome) {
         if !self.finished {
             self.finished = true;
-            let kind = Kind::Ended { outcome, answered: self.answered };
+            let kind = Kind::Ended { outcome, head: self.told };
             self.write(kind, self.buffer.clock.now());
         }
     }
@@ -218,7 +242,7 @@ mod tests {
     async fn a_request_that_nobody_finishes_was_aborted_by_its_client() {
         let buffer = Rc::new(EventBuffer::new(Clock::new(Instant::now())));
         drop(Observation::begin(&buffer, observed()));
-        let end = Kind::Ended { outcome: Outcome::Aborted, answered: false };
+        let end = Kind::Ended { outcome: Outcome::Aborted, head: Head::Untold };
         assert_eq!(kinds(&buffer), [Kind::Assigned, end]);
     }
 
@@ -227,7 +251,7 @@ mod tests {
         let buffer = Rc::new(EventBuffer::new(Clock::new(Instant::now())));
         let mut observation = Observation::begin(&buffer, observed());
         tokio::time::advance(Duration::from_millis(20)).await;
-        observation.head(Duration::ZERO, false);
+        observation.head(false);
         observation.streams();
         observation.streams();
         tokio::time::advance(Duration::from_millis(80)).await;
@@ -235,7 +259,7 @@ mod tests {
         let events = buffer.take(Vec::new()).events;
         assert_eq!(events[1].kind(), Kind::Answered { failed: false });
         assert_eq!(events[1].age_us, 20_000);
-        assert_eq!(events[2].kind(), Kind::Ended { outcome: Outcome::Ok, answered: true });
+        assert_eq!(events[2].kind(), Kind::Ended { outcome: Outcome::Ok, head: Head::Good });
         assert_eq!((events[2].first_byte_us, events[2].age_us), (20_000, 100_000));
         assert_eq!(events.len(), 3);
     }

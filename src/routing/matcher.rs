@@ -35,13 +35,13 @@ impl RouteTable {
     /// The route of a request, if any matches.
     #[must_use]
     pub fn route(&self, _head: &RequestHead<'_>) -> Option<RouteId> {
-        Some(RouteId(0))
+        unimplemented!("routing")
     }
 
     /// The cohort of a request: the first whose condition holds, else `default`.
     #[must_use]
     pub fn cohort(&self, _head: &RequestHead<'_>) -> CohortId {
-        CohortId(0)
+        unimplemented!("routing")
     }
 
     /// All routes, by [`RouteId`].
