@@ -8,7 +8,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use super::clock::{Clock, micros};
 use crate::measure::{
-    Batch, Epoch, Event, Kind, OVERHEAD_BUCKETS, Outcome, RecorderId, Tick, overhead_bucket,
+    Batch, Epoch, Event, Head, Kind, OVERHEAD_BUCKETS, Outcome, RecorderId, Tick, overhead_bucket,
 };
 
 /// Most events that a worker holds between two hand-overs; beyond it events are dropped and the
@@ -99,7 +99,7 @@ pub(super) struct Observation {
     wait: Duration,
     first_byte: Option<Duration>,
     failed: bool,
-    answered: bool,
+    told: Head,
     finished: bool,
 }
 
@@ -112,7 +112,7 @@ impl Observation {
             wait: Duration::ZERO,
             first_byte: None,
             failed: false,
-            answered: false,
+            told: Head::Untold,
             finished: false,
         };
         observation.write(Kind::Assigned, request.arrived);
@@ -140,8 +140,8 @@ impl Observation {
 
     /// The answer goes on beyond its first piece of body.
     pub(super) fn streams(&mut self) {
-        if self.request.first_byte_decides && !self.answered {
-            self.answered = true;
+        if self.request.first_byte_decides && self.told == Head::Untold {
+            self.told = if self.failed { Head::Failed } else { Head::Good };
             let now = self.first_byte.unwrap_or_else(|| self.buffer.clock.now());
             self.write(Kind::Answered { failed: self.failed }, now);
         }
@@ -166,7 +166,7 @@ impl Observation {
     fn end(&mut self, outcome: Outcome) {
         if !self.finished {
             self.finished = true;
-            let kind = Kind::Ended { outcome, answered: self.answered };
+            let kind = Kind::Ended { outcome, head: self.told };
             self.write(kind, self.buffer.clock.now());
         }
     }
@@ -218,7 +218,7 @@ mod tests {
     async fn a_request_that_nobody_finishes_was_aborted_by_its_client() {
         let buffer = Rc::new(EventBuffer::new(Clock::new(Instant::now())));
         drop(Observation::begin(&buffer, observed()));
-        let end = Kind::Ended { outcome: Outcome::Aborted, answered: false };
+        let end = Kind::Ended { outcome: Outcome::Aborted, head: Head::Untold };
         assert_eq!(kinds(&buffer), [Kind::Assigned, end]);
     }
 
@@ -235,7 +235,7 @@ mod tests {
         let events = buffer.take(Vec::new()).events;
         assert_eq!(events[1].kind(), Kind::Answered { failed: false });
         assert_eq!(events[1].age_us, 20_000);
-        assert_eq!(events[2].kind(), Kind::Ended { outcome: Outcome::Ok, answered: true });
+        assert_eq!(events[2].kind(), Kind::Ended { outcome: Outcome::Ok, head: Head::Good });
         assert_eq!((events[2].first_byte_us, events[2].age_us), (20_000, 100_000));
         assert_eq!(events.len(), 3);
     }
