@@ -4,16 +4,22 @@
 
 mod assignment;
 mod condition;
+mod device;
 mod dial;
 mod head;
+mod host;
 mod matcher;
+mod path;
+mod read;
 mod table;
 
 pub use assignment::{Assignment, assign, bucket};
 pub use condition::{Condition, Device, HostPattern, ValueMatch};
 pub use dial::{BUCKETS, Dials, ServiceDial};
 pub use head::RequestHead;
+pub use host::{HostProblem, normalise_host};
 pub use matcher::{RouteTable, TableParts};
+pub use path::{PathProblem, normalise_path, refuse_encoded_slashes};
 pub use table::{
     Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, Judged, KeySource,
     LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt, Service, ServiceId,
