@@ -153,6 +153,7 @@ fn names_of_a_part_are_found_in_every_notation() {
     let text = "use crate::{proxy::{Limits, Listen}, rollout};\nfn f(x: rollout::Plan) {}\n";
     assert_eq!(named(text, "proxy"), ["Limits", "Listen"]);
     assert_eq!(named(text, "rollout"), ["Plan"]);
+    assert_eq!(named("mod rollout;\nuse rollout::Judge;", "rollout"), Vec::<String>::new());
 }
 
 fn compile(text: &str, path: &Path) {
@@ -246,10 +247,12 @@ fn identifier(text: &str) -> Option<String> {
     name.starts_with(|c: char| c.is_ascii_lowercase()).then_some(name)
 }
 
-/// The names of `part` that a text uses: `part::Name`, `part::{Name, …}`.
+/// The names of `part` that a text uses: `part::Name`, `part::{Name, …}`. A file that has a child
+/// module of that name means the child, unless it says `crate::`.
 fn named(text: &str, part: &str) -> Vec<String> {
     let code = without_comments(text);
-    let path = Regex::new(&format!(r"\b{part}::(\{{[^}}]*\}}|\w+)")).unwrap();
+    let prefix = if code.contains(&format!("mod {part};")) { "crate::" } else { r"\b" };
+    let path = Regex::new(&format!(r"{prefix}{part}::(\{{[^}}]*\}}|\w+)")).unwrap();
     let name = Regex::new(r"\w+").unwrap();
     let mut names: Vec<String> = path
         .captures_iter(&code)
