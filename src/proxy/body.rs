@@ -121,7 +121,7 @@ impl Stall {
     /// Ready when the body has not moved since the first call after the last frame, for the
     /// limit.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.deadline.get_or_insert_with(|| self.deadlines.after(self.limit));
+        let deadline = self.deadline.get_or_insert_with(|| self.deadlines.within(self.limit));
         deadline.poll_expired(cx).map(|_| ())
     }
 }
@@ -246,9 +246,9 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Local { body, .. } => {
-                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|ok| ok.map_err(|e| match e {})))
-            }
+            Self::Local { body, .. } => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|ok| ok.map_err(|e| match e {}))),
             Self::Upstream(download) => download.poll(cx),
         }
     }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::{HeaderValue, Method, Uri, Version, header, request::Parts};
 
 use super::{error::ProxyError, settings::Limits};
-use crate::routing::{normalise_host, normalise_path};
+use crate::routing::{normalise_host, normalise_path, refuse_encoded_slashes};
 
 /// Where a request wants to go.
 #[derive(Debug)]
@@ -26,20 +26,18 @@ impl Target {
             return Err(ProxyError::Connect);
         }
         let authority = authority(parts)?;
-        if authority.to_str().ok().and_then(normalise_host).is_none() {
-            return Err(ProxyError::BadRequest("the host is malformed"));
-        }
+        normalise_host(text(&authority)?)?;
         let path = parts.uri.path();
-        if path == "*" && parts.method == Method::OPTIONS {
-            return Ok(Self { authority, new_path: None });
+        if path == "*" && parts.method != Method::OPTIONS {
+            return Err(ProxyError::BadRequest("only OPTIONS has the target *"));
         }
-        if !path.starts_with('/') {
-            return Err(ProxyError::BadRequest("the path does not begin with a slash"));
+        let path = normalise_path(path)?;
+        if limits.reject_escaped_slashes {
+            refuse_encoded_slashes(&path)?;
         }
-        let new_path = match normalise_path(path, limits.reject_escaped_slashes) {
-            Ok(Cow::Borrowed(_)) => None,
-            Ok(Cow::Owned(path)) => Some(path),
-            Err(problem) => return Err(ProxyError::BadRequest(problem.sentence())),
+        let new_path = match path {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(path) => Some(path),
         };
         Ok(Self { authority, new_path })
     }
@@ -47,13 +45,17 @@ impl Target {
     /// The host in lower case, without its port.
     pub(super) fn host_name(&self) -> Cow<'_, str> {
         // `read` has let only readable hosts pass.
-        self.authority.to_str().ok().and_then(normalise_host).unwrap_or_default()
+        text(&self.authority).ok().and_then(|host| normalise_host(host).ok()).unwrap_or_default()
     }
 
     /// The normalised path of the request that this target was read from.
     pub(super) fn path<'a>(&'a self, uri: &'a Uri) -> &'a str {
         self.new_path.as_deref().unwrap_or_else(|| uri.path())
     }
+}
+
+fn text(authority: &HeaderValue) -> Result<&str, ProxyError> {
+    authority.to_str().map_err(|_| ProxyError::BadRequest("the host is malformed"))
 }
 
 /// Exactly one host: the target's own (HTTP/2, absolute form), which RFC 9112, section 3.2.2 puts
@@ -74,7 +76,9 @@ fn authority(parts: &Parts) -> Result<HeaderValue, ProxyError> {
         return Err(ProxyError::BadRequest("the host is malformed"));
     }
     if parts.version >= Version::HTTP_2
-        && host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+        && host.is_some_and(|host| {
+            !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        })
     {
         return Err(ProxyError::BadRequest("there are two different hosts"));
     }
@@ -92,18 +96,21 @@ mod tests {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let read = Target::read(&parts, &Limits::default());
         let found = match &read {
-            Ok(target) => Ok((&*target.host_name().into_owned(), target.path(&parts.uri))).map(|(h, p)| (h.to_owned(), p.to_owned())),
+            Ok(target) => Ok((&*target.host_name().into_owned(), target.path(&parts.uri)))
+                .map(|(h, p)| (h.to_owned(), p.to_owned())),
             Err(error) => Err(error.to_string()),
         };
-        let expected = expected
-            .map(|(host, path)| (host.to_owned(), path.to_owned()))
-            .map_err(str::to_owned);
+        let expected =
+            expected.map(|(host, path)| (host.to_owned(), path.to_owned())).map_err(str::to_owned);
         assert_eq!(found, expected);
     }
 
     #[test]
     fn one_host_and_one_path_are_read() {
-        check(Request::get("/a/../b?x=1").header("host", "Shop.Example:8080"), Ok(("shop.example", "/b")));
+        check(
+            Request::get("/a/../b?x=1").header("host", "Shop.Example:8080"),
+            Ok(("shop.example", "/b")),
+        );
         check(Request::get("http://shop/a").header("host", "other"), Ok(("shop", "/a")));
     }
 
@@ -119,8 +126,7 @@ mod tests {
             Err("there are two different hosts"),
         );
         check(Request::connect("a:443").header("host", "a"), Err("CONNECT is not served here"));
-        let (parts, ()) =
-            Request::get("/a%00b").header("host", "a").body(()).unwrap().into_parts();
+        let (parts, ()) = Request::get("/a%00b").header("host", "a").body(()).unwrap().into_parts();
         assert!(Target::read(&parts, &Limits::default()).is_err());
     }
 }
