@@ -76,7 +76,8 @@ pub(super) fn open(state_dir: &Path) -> Result<Found, StartError> {
         length = read(path, &text, *path == last, &mut decisions)?;
     }
     let mut options = OpenOptions::new();
-    let file = options.create(true).truncate(false).write(true).open(&last).map_err(failed(&last))?;
+    let file =
+        options.create(true).truncate(false).write(true).open(&last).map_err(failed(&last))?;
     file.set_len(length).map_err(failed(&last))?;
     // The name of a new file is durable when its directory is.
     File::open(&directory).and_then(|it| it.sync_all()).map_err(failed(&directory))?;
@@ -109,7 +110,8 @@ fn read(path: &Path, text: &[u8], last: bool, all: &mut Vec<Decision>) -> Result
                 break;
             }
             (_, parsed) => {
-                let problem = parsed.err().map_or("no end of line".into(), |error| error.to_string());
+                let problem =
+                    parsed.err().map_or("no end of line".into(), |error| error.to_string());
                 return Err(StartError::Journal {
                     path: path.to_owned(),
                     line: number + 1,
@@ -153,6 +155,11 @@ impl Journal {
                 Box::new(decision)
             }
         })
+    }
+
+    /// Whether a decision would be taken now. Only one thread appends, so it still is then.
+    pub(super) fn has_room(&self) -> bool {
+        !self.queue.is_full()
     }
 
     /// The number of the last decision on disk.

@@ -1,14 +1,15 @@
 //! The layout: which recorder counts for which route, cohort and arm. Recorders are found by
 //! their names, so that counts live on over reloads; ids are never given out twice.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::snapshot::RecorderLabels;
 use crate::{
     measure::{Judging, Ledger, RecorderId, RecorderKey},
-    routing::{
-        ArmIndex, CohortId, CohortPolicy, Judged, RecorderGrid, Route, RouteTable, Service,
-    },
+    routing::{ArmIndex, CohortId, CohortPolicy, Judged, RecorderGrid, Route, RouteTable, Service},
 };
 
 /// Up to this many recorders every cohort has a column of its own; beyond it only `default` and
@@ -16,7 +17,7 @@ use crate::{
 const FULL_GRID: usize = 65_536;
 
 /// Ids that are given out at most; a grid that did not change keeps its ids.
-const MAX_IDS: u32 = 1 << 22;
+const MAX_IDS: u32 = 1 << 24;
 
 /// All ids were given out: the process has to be started anew to take another table.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub(super) struct Layout {
     grids: HashMap<Arc<str>, (RecorderGrid, Vec<RecorderKey>)>,
     /// The recorders of the table in force.
     current: Vec<Cell>,
+    past: Vec<(Arc<RecorderLabels>, RecorderKey)>,
 }
 
 /// One recorder of the table in force.
@@ -76,6 +78,13 @@ impl Layout {
             route.recorders = self.grid(route, &columns[place], of.service, &cells, ledger)?;
             current.extend(cells);
         }
+        let kept: HashSet<RecorderKey> = current.iter().map(|cell| cell.key).collect();
+        self.past = self
+            .by_name
+            .iter()
+            .filter(|(_, key)| !kept.contains(key))
+            .map(|(labels, key)| (Arc::clone(labels), *key))
+            .collect();
         self.current = current;
         Ok(())
     }
@@ -85,9 +94,22 @@ impl Layout {
         &self.current
     }
 
-    /// All recorders there ever were.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Arc<RecorderLabels>, RecorderKey)> {
-        self.by_name.iter().map(|(labels, key)| (labels, *key))
+    /// Recorders of tables of before that the one in force does not have.
+    pub(super) fn past(&self) -> impl Iterator<Item = (&Arc<RecorderLabels>, RecorderKey)> {
+        self.past.iter().map(|(labels, key)| (labels, *key))
+    }
+
+    /// Whether ids are left for such a table, whatever of it is new.
+    pub(super) fn has_room_for(&self, routes: &RouteTable) -> bool {
+        let services = routes.services();
+        let full = fits_in_full(routes);
+        let columns: Vec<Columns> =
+            services.iter().map(|service| columns(service, routes, full)).collect();
+        let ids = routes.routes().map(|route| {
+            let place = route.service.0 as usize;
+            services[place].arms.len() * columns[place].named.len()
+        });
+        ids.sum::<usize>() <= (MAX_IDS - self.next_id) as usize
     }
 
     fn cells(

@@ -48,6 +48,20 @@ pub(super) struct Step {
 }
 
 impl State {
+    /// A version of which nothing is in force yet.
+    pub(super) fn blank(version: Arc<str>, plan: Option<Arc<Plan>>) -> Self {
+        Self {
+            configured: Arc::clone(&version),
+            version,
+            plan,
+            stage: 0,
+            weight_bp: 0,
+            standing: Standing::Open,
+            paused: false,
+            reason: "the version is new".into(),
+        }
+    }
+
     /// The state that a version begins in, beside others that hold `others_bp`.
     pub(super) fn begin(
         version: Arc<str>,
@@ -56,16 +70,8 @@ impl State {
         others_bp: u16,
     ) -> Self {
         let first_bp = plan.as_ref().map_or(0, |plan| plan.stages[0].weight_bp);
-        let mut state = Self {
-            version,
-            configured,
-            plan,
-            stage: 0,
-            weight_bp: 0,
-            standing: Standing::WaitsForRoom,
-            paused: false,
-            reason: "the version is new".into(),
-        };
+        let standing = Standing::WaitsForRoom;
+        let mut state = Self { configured, standing, ..Self::blank(version, plan) };
         if fits(first_bp, others_bp) {
             state.weight_bp = first_bp;
             state.standing = Standing::Open;
@@ -80,6 +86,16 @@ impl State {
         let standing = match decision.phase {
             Phase::RolledBack => Standing::RolledBack,
             Phase::Promoted => Standing::Promoted,
+            Phase::Idle
+            | Phase::Paused
+            | Phase::Gated
+            | Phase::Caution
+            | Phase::Holding
+            | Phase::Progressing
+                if decision.weight_bp == 0 && decision.action.begins() =>
+            {
+                Standing::WaitsForRoom
+            }
             Phase::Idle
             | Phase::Paused
             | Phase::Gated
@@ -243,7 +259,8 @@ impl State {
             return Err(format!("version {} was not rolled back", self.version));
         }
         let version = Arc::clone(&self.version);
-        let state = Self::begin(version, Arc::clone(&self.configured), self.plan.clone(), others_bp);
+        let state =
+            Self::begin(version, Arc::clone(&self.configured), self.plan.clone(), others_bp);
         Ok(Step { kind: DecisionKind::Retry, state })
     }
 
@@ -286,7 +303,8 @@ impl State {
             return None;
         }
         let version = Arc::clone(&self.version);
-        let state = Self::begin(version, Arc::clone(&self.configured), self.plan.clone(), others_bp);
+        let state =
+            Self::begin(version, Arc::clone(&self.configured), self.plan.clone(), others_bp);
         (state.standing != Standing::WaitsForRoom)
             .then_some(Step { kind: DecisionKind::Start, state })
     }

@@ -6,8 +6,7 @@ use super::*;
 use crate::rollout::{Inconclusive, JudgeSettings, Stage};
 
 fn plan(weights_bp: &[u16]) -> Option<Arc<Plan>> {
-    let stage =
-        |weight_bp| Stage { weight_bp, at_least: Duration::ZERO, gate: false, prove: None };
+    let stage = |weight_bp| Stage { weight_bp, at_least: Duration::ZERO, gate: false, prove: None };
     Some(Arc::new(Plan {
         name: "test".into(),
         stages: weights_bp.iter().copied().map(stage).collect(),
