@@ -14,10 +14,11 @@ mod reader;
 mod reload;
 mod schema;
 mod values;
-#[cfg(test)]
-mod tests;
 mod watch;
 mod yaml;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs::File as Opened,
@@ -99,8 +100,15 @@ pub struct HealthCheck {
 /// # Errors
 /// Everything that is wrong with the file, at once; or that it could not be read.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Compiled, Problems> {
-    let text = read(path).map_err(|reason| Problems::unreadable(path.to_owned(), reason))?;
-    compile_text(&text, path, env)
+    compile_text(&read(path)?, path, env)
+}
+
+/// Reads the text of a file, for [`compile_text`].
+///
+/// # Errors
+/// That it cannot be read, is larger than 16 MiB, or is not UTF-8.
+pub fn read(path: &Path) -> Result<String, Problems> {
+    read_text(path).map_err(|reason| Problems::unreadable(path.to_owned(), reason))
 }
 
 /// Compiles a text as if it stood in the file `path`, to which file names in it are relative.
@@ -129,7 +137,7 @@ pub fn compile_text(
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
+fn read_text(path: &Path) -> Result<String, String> {
     let file = Opened::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1)
