@@ -6,7 +6,7 @@ use super::{LEAST, accept};
 use crate::{
     proxy::Listen,
     rollout::{Fallback, SessionPolicy},
-    routing::{ArmIndex, Condition, Endpoint, HostPattern, KeySource, ValueMatch},
+    routing::{ArmIndex, Condition, Endpoint, HostPattern, KeySource, RouteId, ValueMatch},
 };
 
 #[test]
@@ -153,7 +153,7 @@ rollouts:
 fn condition(matching: &str) -> String {
     let text = LEAST.replace("{ service: shop }", &format!("{{ service: shop, match: {matching} }}"));
     let compiled = accept(&text);
-    format!("{:?}", compiled.routes.condition(0))
+    format!("{:?}", compiled.routes.condition(RouteId(0)))
 }
 
 #[test]
