@@ -122,7 +122,7 @@ pub(super) fn suggest<'a>(word: &str, accepted: impl IntoIterator<Item = &'a str
         .min();
     match (nearest, accepted.len()) {
         (_, 0) => "there is none to choose from".to_owned(),
-        (Some((_, candidate)), 1..=12) => {
+        (Some((_, candidate)), 2..=12) => {
             format!("did you mean `{candidate}`? accepted: {}", accepted.join(", "))
         }
         (Some((_, candidate)), _) => format!("did you mean `{candidate}`?"),

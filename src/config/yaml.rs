@@ -93,7 +93,7 @@ impl Flaw {
 
 impl From<ScanError> for Flaw {
     fn from(error: ScanError) -> Self {
-        Self { place: Place::of_span(&Span::empty(*error.marker())), message: error.info() }
+        Self { place: Place::of_span(&Span::empty(*error.marker())), message: format!("not YAML: {}", error.info()) }
     }
 }
 

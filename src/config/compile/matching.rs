@@ -13,7 +13,7 @@ use crate::{
         reader::Spot,
         values::{Percent, Text},
     },
-    routing::{Condition, Device, HostPattern, Salt, ValueMatch},
+    routing::{Condition, Device, HostPattern, Salt, ValueMatch, normalise_path},
 };
 
 /// Memory that one compiled expression may take.
@@ -175,7 +175,13 @@ fn path(text: &str, spot: Spot, compiling: &Compiling<'_, '_>) -> Option<Arc<str
     } else if text.contains('*') {
         "holds a `*`, which means nothing here; `path_regex` takes expressions"
     } else {
-        return Some(text.into());
+        match normalise_path(text) {
+            Ok(normal) => return Some(normal.into()),
+            Err(problem) => {
+                compiling.problem(spot, format!("`{text}` never matches: {problem}"));
+                return None;
+            }
+        }
     };
     compiling.problem(spot, format!("the path `{text}` {wrong}"));
     None
@@ -311,5 +317,83 @@ impl Compiling<'_, '_> {
             self.problem(spot, format!("{percent} of the traffic is more than there is"));
         }
         weight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::config::{reader::Reading, yaml};
+
+    /// The condition of a match, as it is shown for debugging.
+    fn condition(text: &str) -> String {
+        let tree = yaml::parse(text).unwrap();
+        let reading = Reading::new(&|_| None);
+        let matching = Given::<file::Match>::deserialize(reading.root(&tree)).unwrap();
+        let base = std::path::Path::new("/etc");
+        let compiling = Compiling { reading: &reading, base, notes: Default::default() };
+        let condition = compile(&matching, "owner", &compiling);
+        assert!(!reading.has_problems());
+        format!("{condition:?}")
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &Condition) {
+        assert_eq!(condition(text), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn one_key_with_several_values_is_any_of_them() {
+        let hosts = vec![
+            HostPattern::Exact("a.example".into()),
+            HostPattern::Suffix(".b.example".into()),
+        ];
+        check("{ host: [A.example, '*.b.example'] }", &Condition::Host(hosts));
+        check(
+            "{ query: [{ name: a, exact: [1, 0.10] }, { name: b, present: false }] }",
+            &Condition::Any(vec![
+                Condition::Query("a".into(), ValueMatch::Exact(vec!["1".into(), "0.10".into()])),
+                Condition::Query("b".into(), ValueMatch::Present(false)),
+            ]),
+        );
+    }
+
+    #[test]
+    fn several_keys_are_all_of_them_and_any_all_not_nest() {
+        let either = Condition::Any(vec![
+            Condition::Path(vec!["/a".into()]),
+            Condition::Not(Box::new(Condition::Path(vec!["/b".into()]))),
+        ]);
+        check(
+            "{ path_prefix: /cart/, any: [{ path: /a }, { not: { path: /b } }] }",
+            &Condition::All(vec![Condition::PathPrefix(vec!["/cart".into()]), either]),
+        );
+        check("{}", &Condition::All(Vec::new()));
+    }
+
+    #[test]
+    fn paths_are_matched_in_the_form_in_which_they_are_forwarded() {
+        check("{ path: /%7euser/%c3%a4 }", &Condition::Path(vec!["/~user/%C3%A4".into()]));
+        check("{ path: /ä }", &Condition::Path(vec!["/%C3%A4".into()]));
+        check("{ path_prefix: / }", &Condition::PathPrefix(vec!["/".into()]));
+    }
+
+    #[test]
+    fn a_share_is_salted_by_its_owner() {
+        let share = |salt| Condition::Percent {
+            share_bp: 1_250,
+            by: vec![crate::routing::KeySource::Cookie("uid".into())],
+            salt: Salt::derive(salt),
+        };
+        check("{ percent: { share: 12.5%, by: { cookie: uid } } }", &share("owner"));
+        check("{ percent: { share: 12.5%, by: { cookie: uid }, salt: s } }", &share("s"));
+    }
+
+    #[test]
+    fn a_single_address_is_a_network_of_one() {
+        let networks = ["192.0.2.7/32", "10.0.0.0/8"].map(|text| text.parse().unwrap());
+        check("{ client_ip: [192.0.2.7, 10.1.2.3/8] }", &Condition::ClientIp(networks.to_vec()));
     }
 }

@@ -97,7 +97,8 @@ impl Upstreams {
         let names = self.by_name.keys().map(String::as_str).filter(|name| !name.contains(':'));
         let mut names: Vec<&str> = names.collect();
         names.sort_unstable();
-        compiling.unknown(spot, format!("no upstream is named `{text}`"), text, names.into_iter());
+        let message = format!("no upstream is named `{text}`, and an endpoint has a `:`");
+        compiling.unknown(spot, message, text, names.into_iter());
         None
     }
 

@@ -6,7 +6,7 @@ use super::{LEAST, accept};
 use crate::{
     proxy::Listen,
     rollout::{Fallback, SessionPolicy},
-    routing::{ArmIndex, Condition, Endpoint, HostPattern, KeySource, ValueMatch},
+    routing::{ArmIndex, Endpoint, KeySource},
 };
 
 #[test]
@@ -147,46 +147,6 @@ rollouts:
         assert!(compiled.advice.iter().any(|advice| advice.starts_with(&begin)), "{part}");
     }
     assert_eq!(compiled.later.health_checks[0].1.timeout, Duration::from_secs(1));
-}
-
-/// The condition of a match, by way of a route.
-fn condition(matching: &str) -> String {
-    let text = LEAST.replace("{ service: shop }", &format!("{{ service: shop, match: {matching} }}"));
-    let compiled = accept(&text);
-    format!("{:?}", compiled.routes.condition(0))
-}
-
-#[test]
-fn one_key_with_several_values_is_any_of_them() {
-    let expected = Condition::Host(vec![
-        HostPattern::Exact("a.example".into()),
-        HostPattern::Suffix(".b.example".into()),
-    ]);
-    assert_eq!(condition("{ host: [A.example, '*.b.example'] }"), format!("{expected:?}"));
-    let expected = Condition::Any(vec![
-        Condition::Query("a".into(), ValueMatch::Exact(vec!["1".into(), "0.10".into()])),
-        Condition::Query("b".into(), ValueMatch::Present(false)),
-    ]);
-    assert_eq!(
-        condition("{ query: [{ name: a, exact: [1, 0.10] }, { name: b, present: false }] }"),
-        format!("{expected:?}")
-    );
-}
-
-#[test]
-fn several_keys_are_all_of_them_and_any_all_not_nest() {
-    let expected = Condition::All(vec![
-        Condition::PathPrefix(vec!["/cart".into()]),
-        Condition::Any(vec![
-            Condition::Path(vec!["/a".into()]),
-            Condition::Not(Box::new(Condition::Path(vec!["/b".into()]))),
-        ]),
-    ]);
-    assert_eq!(
-        condition("{ path_prefix: /cart/, any: [{ path: /a }, { not: { path: /b } }] }"),
-        format!("{expected:?}")
-    );
-    assert_eq!(condition("{}"), format!("{:?}", Condition::All(Vec::new())));
 }
 
 #[test]
