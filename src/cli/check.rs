@@ -76,7 +76,10 @@ mod tests {
     #[test]
     fn a_valid_file_says_what_it_holds_and_what_to_think_about() {
         let (text, document) = check("version: 1\nlisteners: [{ address: 127.0.0.1:0 }]\n");
-        assert!(text.starts_with("haldane.yaml: valid, 1 listeners, 0 services, 0 routes, "), "{text}");
+        assert!(
+            text.starts_with("haldane.yaml: valid, 1 listeners, 0 services, 0 routes, "),
+            "{text}"
+        );
         assert!(text.ends_with("  - there are no routes: every request will be answered 404\n"));
         assert_eq!(document["valid"], true);
         assert_eq!(document["advice"].as_array().unwrap().len(), 1);

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     config::{self, Compiled},
     routing::{
-        Assignment, BUCKETS, CohortId, KeySource, RequestHead, Service, ServiceDial, assign, bucket,
-        normalise_host, normalise_path,
+        Assignment, BUCKETS, CohortId, KeySource, RequestHead, Service, ServiceDial, assign,
+        bucket, normalise_host, normalise_path,
     },
 };
 
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The configuration
-    #[arg(short, long, default_value = "/etc/haldane/haldane.yaml", value_name = "FILE")]
+    #[arg(short, long, default_value = super::arguments::DEFAULT_CONFIG, value_name = "FILE")]
     pub(super) config: PathBuf,
     /// The method of the request
     #[arg(value_name = "METHOD")]
@@ -279,7 +279,8 @@ routes:
     }
 
     fn explained(line: &[&str]) -> Explanation {
-        let compiled = config::compile_text(FILE, std::path::Path::new("c.yaml"), &|_| None).unwrap();
+        let compiled =
+            config::compile_text(FILE, std::path::Path::new("c.yaml"), &|_| None).unwrap();
         let line = Line::try_parse_from([&["explain"], line].concat()).unwrap();
         explain(&compiled, &line.arguments).unwrap()
     }
@@ -287,20 +288,42 @@ routes:
     #[test]
     fn without_a_route_the_answer_is_404() {
         let text = explained(&["GET", "http://other.example/x"]).text();
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        request  host `other.example`, path `/x`
+        route    none matches: the answer is 404
+        ");
     }
 
     #[test]
     fn without_a_key_the_odds_are_shown() {
         let explanation = explained(&["GET", "http://shop.example.com:8080/a/../b?c=d"]);
         assert_eq!((explanation.arm.as_ref(), explanation.bucket), (None, None));
-        insta::assert_snapshot!(explanation.text(), @"");
+        insta::assert_snapshot!(explanation.text(), @r"
+        request  host `shop.example.com`, path `/b`
+        route    web
+        service  shop
+        cohort   default
+        arm      by a coin
+        why      no key of `assign_by` is present: a coin decides for each request
+        weight    80.00 % baseline
+        weight    20.00 % v2 (2.3.1)
+        ");
     }
 
     #[test]
     fn a_key_has_its_bucket_and_its_arm() {
-        let explanation = explained(&["GET", "/", "-H", "host: shop.example.com", "-H", "x-user-id: 7"]);
-        insta::assert_snapshot!(explanation.text(), @"");
+        let explanation =
+            explained(&["GET", "/", "-H", "host: shop.example.com", "-H", "x-user-id: 7"]);
+        insta::assert_snapshot!(explanation.text(), @r"
+        request  host `shop.example.com`, path `/`
+        route    web
+        service  shop
+        cohort   default
+        arm      baseline
+        why      keyed by the header field `x-user-id`: bucket 3566 of 10000
+        weight    80.00 % baseline
+        weight    20.00 % v2 (2.3.1)
+        ");
         let again = explained(&["POST", "http://SHOP.example.com/x", "-H", "cookie: a=b; uid=7"]);
         assert_eq!(again.bucket, explanation.bucket, "the same key is the same user");
     }
@@ -311,10 +334,31 @@ routes:
         assert_eq!(capped.cohort, "capped");
         assert!((capped.weights[1].weight - 0.05).abs() < 1e-9);
         let pinned = explained(&["GET", "http://shop.example.com/", "-H", "x-staff: 1"]);
-        insta::assert_snapshot!(pinned.text(), @"");
-        let chosen = ["GET", "http://shop.example.com/", "-H", "x-canary: never", "-H", "x-staff: 1"];
+        insta::assert_snapshot!(pinned.text(), @r"
+        request  host `shop.example.com`, path `/`
+        route    web
+        service  shop
+        cohort   staff
+        arm      v2
+        why      the service pins this cohort
+        weight     0.00 % baseline
+        weight   100.00 % v2 (2.3.1)
+        evidence left out, since the request is forced to its arm
+        ");
+        let chosen =
+            ["GET", "http://shop.example.com/", "-H", "x-canary: never", "-H", "x-staff: 1"];
         let believed = explained(&[&chosen[..], &["--client-ip", "10.1.2.3"]].concat());
-        insta::assert_snapshot!(believed.text(), @"");
+        insta::assert_snapshot!(believed.text(), @r"
+        request  host `shop.example.com`, path `/`
+        route    web
+        service  shop
+        cohort   staff
+        arm      baseline
+        why      the override header `x-canary`, believed from 10.1.2.3
+        weight     0.00 % baseline
+        weight   100.00 % v2 (2.3.1)
+        evidence left out, since the request is forced to its arm
+        ");
         assert_eq!(explained(&chosen).arm.as_deref(), Some("v2"), "not believed: the pin holds");
     }
 

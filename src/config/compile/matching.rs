@@ -27,7 +27,8 @@ pub(super) fn compile_cohorts(
 ) -> Vec<(Arc<str>, Condition)> {
     let mut cohorts: Vec<(Arc<str>, Condition)> = Vec::new();
     let mut lines = HashMap::new();
-    for (cohort, spot) in list.get().map_or(&[] as &[_], |list| list).iter().filter_map(Given::located)
+    for (cohort, spot) in
+        list.get().map_or(&[] as &[_], |list| list).iter().filter_map(Given::located)
     {
         let Some((Text(name), name_spot)) = cohort.name.located() else {
             if cohort.name.is_absent() {
@@ -78,15 +79,22 @@ fn one(matching: &file::Match, owner: &str, compiling: &Compiling<'_, '_>) -> Co
         m.path_regex.get().is_some(),
         Condition::PathRegex(texts(&m.path_regex, compiling, expression)),
     );
-    push(m.header.get().is_some(), tested(&m.header, compiling, |name, spot, value| {
-        Some(Condition::Header(compiling.header_name(name, spot)?, value))
-    }));
-    push(m.cookie.get().is_some(), tested(&m.cookie, compiling, |name, spot, value| {
-        Some(Condition::Cookie(compiling.token(name, spot)?, value))
-    }));
-    push(m.query.get().is_some(), tested(&m.query, compiling, |name, _, value| {
-        Some(Condition::Query(name.into(), value))
-    }));
+    push(
+        m.header.get().is_some(),
+        tested(&m.header, compiling, |name, spot, value| {
+            Some(Condition::Header(compiling.header_name(name, spot)?, value))
+        }),
+    );
+    push(
+        m.cookie.get().is_some(),
+        tested(&m.cookie, compiling, |name, spot, value| {
+            Some(Condition::Cookie(compiling.token(name, spot)?, value))
+        }),
+    );
+    push(
+        m.query.get().is_some(),
+        tested(&m.query, compiling, |name, _, value| Some(Condition::Query(name.into(), value))),
+    );
     push(m.client_ip.get().is_some(), Condition::ClientIp(compiling.networks(&m.client_ip)));
     if m.country.get().is_some() {
         compiling.not_yet("`country` in a match (no request has one)", m.country.spot());
@@ -95,9 +103,12 @@ fn one(matching: &file::Match, owner: &str, compiling: &Compiling<'_, '_>) -> Co
     push(m.device.get().is_some(), Condition::Device(devices(&m.device, compiling)));
     if m.jwt_claim.get().is_some() {
         compiling.not_yet("`jwt_claim` in a match (no request has one)", m.jwt_claim.spot());
-        push(true, tested(&m.jwt_claim, compiling, |name, _, value| {
-            Some(Condition::JwtClaim(name.into(), value))
-        }));
+        push(
+            true,
+            tested(&m.jwt_claim, compiling, |name, _, value| {
+                Some(Condition::JwtClaim(name.into(), value))
+            }),
+        );
     }
     if let Some((share, spot)) = m.percent.located() {
         push(true, percent(share, spot, owner, compiling));
@@ -346,10 +357,8 @@ mod tests {
 
     #[test]
     fn one_key_with_several_values_is_any_of_them() {
-        let hosts = vec![
-            HostPattern::Exact("a.example".into()),
-            HostPattern::Suffix(".b.example".into()),
-        ];
+        let hosts =
+            vec![HostPattern::Exact("a.example".into()), HostPattern::Suffix(".b.example".into())];
         check("{ host: [A.example, '*.b.example'] }", &Condition::Host(hosts));
         check(
             "{ query: [{ name: a, exact: [1, 0.10] }, { name: b, present: false }] }",

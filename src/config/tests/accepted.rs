@@ -18,9 +18,8 @@ fn the_least_that_runs() {
     let service = &compiled.routes.services()[0];
     let arms: Vec<_> = service.arms.iter().map(|arm| (&*arm.name, &*arm.version)).collect();
     assert_eq!(arms, [("baseline", ""), ("v2", "2.3.1")]);
-    let endpoint = |arm: usize| {
-        compiled.routes.upstream(service.arms[arm].upstream).endpoints[0].clone()
-    };
+    let endpoint =
+        |arm: usize| compiled.routes.upstream(service.arms[arm].upstream).endpoints[0].clone();
     assert_eq!(endpoint(0), Endpoint::Address("127.0.0.1:9001".parse().unwrap()));
     assert_eq!(endpoint(1), Endpoint::Address("127.0.0.1:9002".parse().unwrap()));
     let route = compiled.routes.routes().next().unwrap();
@@ -139,7 +138,8 @@ rollouts:
     let slo = &compiled.rollout.route_slos[0];
     assert_eq!((slo.errors, slo.window), (Some(0.005), Some(Duration::from_secs(3600))));
     let route = compiled.routes.routes().next().unwrap();
-    let failed = |status: u16| route.failed_when.status(http::StatusCode::from_u16(status).unwrap());
+    let failed =
+        |status: u16| route.failed_when.status(http::StatusCode::from_u16(status).unwrap());
     assert!(failed(500) && failed(429) && !failed(404));
 
     for part in ["TLS of listeners", "countries by address", "JSON Web Tokens", "health checks"] {
@@ -270,11 +270,26 @@ fn a_prefix_is_rewritten_from_the_match_or_from_what_is_written() {
     };
     let pair = |from: &str, to: &str| Some((from.to_owned(), to.to_owned()));
     assert_eq!(
-        rewrite("{ service: shop, match: { path_prefix: /cart/ }, rewrite: { path_prefix: /v2/ } }"),
+        rewrite(
+            "{ service: shop, match: { path_prefix: /cart/ }, rewrite: { path_prefix: /v2/ } }"
+        ),
         pair("/cart", "/v2")
     );
     assert_eq!(
         rewrite("{ service: shop, rewrite: { path_prefix: { from: /a, to: / } } }"),
         pair("/a", "/")
     );
+}
+
+#[test]
+fn ten_thousand_routes_are_compiled_in_order() {
+    let mut text = LEAST.replace("routes: [{ service: shop }]\n", "routes:\n");
+    for number in 0..10_000 {
+        text.push_str(&format!(
+            "  - name: r{number}\n    match: {{ host: h{number}.example.com, path_prefix: /p }}\n    service: shop\n"
+        ));
+    }
+    let compiled = accept(&text);
+    assert_eq!(compiled.routes.routes().len(), 10_000);
+    assert_eq!(&*compiled.routes.routes().last().unwrap().name, "r9999");
 }
