@@ -1,1 +1,3 @@
 //! The laboratory: the real judge and the real step on made-up or recorded traffic.
+
+pub mod blocks;
