@@ -1,1 +1,4 @@
 //! The laboratory: the real judge and the real step on made-up or recorded traffic.
+
+pub mod scenario;
+pub mod traffic;
