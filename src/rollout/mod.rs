@@ -1,9 +1,21 @@
 //! The control plane: the thread that counts events, asks the judge, moves the weights and keeps
 //! the journal. The only writer of the live table.
 
+mod decision;
+mod handle;
 mod plan;
+mod running;
+mod snapshot;
+mod status;
 
+pub use decision::{Decision, DecisionKind};
+pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,
     ServicePlan, SessionPolicy, Settings, Slo, Stage, Tolerance,
 };
+pub use running::{Running, Start, StartError, WorkerLink, start};
+pub use snapshot::{
+    CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,
+};
+pub use status::{ArmStatus, Phase, RolloutStatus, RouteStatus, Status, Verdict};
