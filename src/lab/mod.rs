@@ -1,4 +1,5 @@
 //! The laboratory: the real judge and the real step on made-up or recorded traffic.
 
+pub mod blocks;
 pub mod scenario;
 pub mod traffic;
