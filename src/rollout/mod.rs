@@ -7,6 +7,7 @@ mod plan;
 mod running;
 mod snapshot;
 mod status;
+mod step;
 
 pub use decision::{Decision, DecisionKind};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
@@ -19,3 +20,4 @@ pub use snapshot::{
     CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,
 };
 pub use status::{ArmStatus, Phase, RolloutStatus, RouteStatus, Status, Verdict};
+pub use step::{Change, Forbidden, Obstacle, Rollout, Seen, Step, Wait, Why};
