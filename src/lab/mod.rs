@@ -1,5 +1,6 @@
 //! The laboratory: the real judge and the real step on made-up or recorded traffic.
 
 pub mod blocks;
+pub mod rivals;
 pub mod scenario;
 pub mod traffic;

@@ -235,6 +235,15 @@ pub struct Expect {
     pub must_fail: bool,
 }
 
+impl Behaviour {
+    /// The 99th percentile of the latency in seconds, without load.
+    #[must_use]
+    pub fn p99(&self) -> f64 {
+        const NORMAL_P99: f64 = 2.326_347_874_040_841;
+        self.median.as_secs_f64() * (self.sigma * NORMAL_P99).exp()
+    }
+}
+
 impl Scenario {
     /// The moment from which the canary is different, in seconds.
     #[must_use]
