@@ -4,14 +4,24 @@
 
 mod batch;
 mod counters;
+mod deadlines;
 mod event;
+mod facts;
 mod latency;
+mod ledger;
+mod outstanding;
+mod progress;
 mod report;
+mod slots;
 mod totals;
 
 pub use batch::{Batch, OVERHEAD_BUCKETS, overhead_bucket};
 pub use counters::Counters;
+pub use deadlines::{Deadlines, MAX_DEADLINE_US, MAX_DEADLINES};
 pub use event::{Epoch, Event, Head, Kind, Outcome, RecorderId, Tick, WAIT_CREDIT_US};
-pub use latency::DURATION_BOUNDS_US;
+pub use facts::Judging;
+pub use latency::{DURATION_BOUNDS_US, Latencies, Window};
+pub use ledger::{Ledger, MAX_WITH_SLOTS, RecorderKey};
 pub use report::{ShedReason, UpstreamConnections, WorkerReport};
+pub use slots::{SlotView, Slots};
 pub use totals::Totals;
