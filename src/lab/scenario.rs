@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use crate::rollout::{JudgeSettings, Plan};
+use crate::{
+    judge::{Definition, JudgeConfig},
+    rollout::{JudgeSettings, Plan},
+};
 
 /// A scenario, complete: every key has its value or its default. Probabilities and shares are
 /// shares of 1, weights are in buckets of 0.01 %.
@@ -39,6 +42,8 @@ pub struct Scenario {
     pub weighting: Weighting,
     /// The judge's settings.
     pub judge: JudgeSettings,
+    /// Kinds of badness that are counted as evidence; empty: all.
+    pub definitions: Vec<Definition>,
     /// A fault put into the accounting, to see the test of the test fail.
     pub flaw: Option<Flaw>,
     /// What must come out.
@@ -185,7 +190,7 @@ pub enum Weighting {
         /// Time at each.
         every: Duration,
     },
-    /// With the evidence: the second weight while it is higher than a minute ago, else the first.
+    /// With the evidence: the second weight while the odds against the canary are at least 3 : 1.
     React {
         /// The weights.
         between: [u16; 2],
@@ -228,10 +233,12 @@ pub struct Expect {
     pub caution_within: Option<Duration>,
     /// At least this share of the runs is promoted.
     pub promotions_at_least: Option<f64>,
-    /// Mean canary requests are at most these many times the two-sample bound plus the block
-    /// floor (times 1.15).
-    pub bound_factor: Option<f64>,
-    /// The scenario must break the first two expectations: a test of the test.
+    /// Mean time from the onset until the breaker takes all weight is at most this.
+    pub opened_within: Option<Duration>,
+    /// Mean canary requests until the rollback are at most 2.3 times the two-sample bound plus
+    /// 1.15 times the block floor. Only where one error rate is compared at a fixed weight.
+    pub bound: bool,
+    /// One of the `..._at_most` must be broken: a test of the test.
     pub must_fail: bool,
 }
 
@@ -249,6 +256,30 @@ impl Scenario {
     #[must_use]
     pub fn onset(&self) -> f64 {
         self.canary.after.as_secs_f64()
+    }
+
+    /// The judge of a rollout in this scenario. `block: auto` is played as the 5 s that it starts
+    /// with: the laboratory has no placebo.
+    #[must_use]
+    pub fn judge_config(&self) -> JudgeConfig {
+        let settings = &self.judge;
+        let default = JudgeConfig::default();
+        JudgeConfig {
+            definitions: if self.definitions.is_empty() {
+                default.definitions
+            } else {
+                self.definitions.clone()
+            },
+            false_rollback: settings.false_rollback,
+            false_promotion: settings.false_promotion,
+            tolerate_errors: settings.tolerate.errors,
+            margin_errors: settings.promote_within.errors,
+            margin_latency: settings.promote_within.latency,
+            block_seconds: settings
+                .block
+                .map_or(default.block_seconds, |block| block.as_secs().max(1) as u32),
+            ..JudgeConfig::default()
+        }
     }
 
     /// Whether the canary is ever different from the baseline.
@@ -281,6 +312,7 @@ impl Default for Scenario {
             users: None,
             weighting: Weighting::Fixed(500),
             judge: JudgeSettings::default(),
+            definitions: Vec::new(),
             flaw: None,
             expect: Expect::default(),
         }

@@ -246,9 +246,9 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Local { body, .. } => {
-                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|ok| ok.map_err(|e| match e {})))
-            }
+            Self::Local { body, .. } => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|ok| ok.map_err(|e| match e {}))),
             Self::Upstream(download) => download.poll(cx),
         }
     }

@@ -100,10 +100,7 @@ impl ProxyError {
             Response::new(ResponseBody::Local { body: Full::new(body), _in_flight: in_flight });
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         if matches!(self, Self::Connect) {
             headers.insert(

@@ -5,7 +5,10 @@
 
 use std::{rc::Rc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts,
+    uri::PathAndQuery,
+};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
@@ -101,13 +104,10 @@ fn set_host(
 }
 
 /// Origin form with the normalised and rewritten path; untouched where that is what it is already.
-fn set_uri(
-    uri: &mut Uri,
-    new_path: Option<String>,
-    rewrite: &Rewrite,
-) -> Result<(), ProxyError> {
+fn set_uri(uri: &mut Uri, new_path: Option<String>, rewrite: &Rewrite) -> Result<(), ProxyError> {
     let path = new_path.as_deref().unwrap_or_else(|| uri.path());
-    let rewritten = rewrite.path_prefix.as_ref().and_then(|(from, to)| rewrite_prefix(path, from, to));
+    let rewritten =
+        rewrite.path_prefix.as_ref().and_then(|(from, to)| rewrite_prefix(path, from, to));
     if new_path.is_none() && rewritten.is_none() {
         if uri.authority().is_some() {
             let mut parts = std::mem::take(uri).into_parts();
@@ -223,12 +223,15 @@ fn blame_client(error: ProxyError, upload: Option<&Upload>) -> ProxyError {
 mod tests {
     use super::*;
 
-    fn check(uri: &'static str, new_path: Option<&str>, prefix: Option<(&str, &str)>, expected: &str) {
+    fn check(
+        uri: &'static str,
+        new_path: Option<&str>,
+        prefix: Option<(&str, &str)>,
+        expected: &str,
+    ) {
         let mut uri = Uri::from_static(uri);
-        let rewrite = Rewrite {
-            host: None,
-            path_prefix: prefix.map(|(from, to)| (from.into(), to.into())),
-        };
+        let rewrite =
+            Rewrite { host: None, path_prefix: prefix.map(|(from, to)| (from.into(), to.into())) };
         set_uri(&mut uri, new_path.map(str::to_owned), &rewrite).unwrap();
         assert_eq!(uri.to_string(), expected);
         assert!(uri.authority().is_none());

@@ -243,7 +243,8 @@ mod tests {
     #[test]
     fn only_trusted_peers_are_believed_about_their_clients() {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        let headers = map(&[("x-forwarded-for", "1.1.1.1, 2.2.2.2"), ("x-forwarded-for", "10.0.0.7")]);
+        let headers =
+            map(&[("x-forwarded-for", "1.1.1.1, 2.2.2.2"), ("x-forwarded-for", "10.0.0.7")]);
         assert_eq!(client_ip(ip("10.0.0.1"), &trusted, &headers), ip("2.2.2.2"));
         assert_eq!(client_ip(ip("9.9.9.9"), &trusted, &headers), ip("9.9.9.9"));
         let broken = map(&[("x-forwarded-for", "1.1.1.1, nonsense")]);
@@ -254,8 +255,13 @@ mod tests {
     fn forwarded_fields_are_replaced_or_appended_to() {
         let peer = HeaderValue::from_static("10.0.0.1");
         let host = HeaderValue::from_static("shop");
-        let mut forwarding =
-            Forwarding { peer: &peer, trusted: false, proto: "http", host: &host, via: "1.1 haldane" };
+        let mut forwarding = Forwarding {
+            peer: &peer,
+            trusted: false,
+            proto: "http",
+            host: &host,
+            via: "1.1 haldane",
+        };
         let before = [
             ("x-forwarded-for", "1.1.1.1"),
             ("x-forwarded-proto", "https"),

@@ -38,8 +38,7 @@ impl Socket {
             return error.kind() == io::ErrorKind::BrokenPipe;
         }
         let reset = tokio::time::timeout(patience, stream.ready(Interest::ERROR)).await;
-        reset.is_ok()
-            && pending().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        reset.is_ok() && pending().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 

@@ -74,7 +74,9 @@ fn authority(parts: &Parts) -> Result<HeaderValue, ProxyError> {
         return Err(ProxyError::BadRequest("the host is malformed"));
     }
     if parts.version >= Version::HTTP_2
-        && host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+        && host.is_some_and(|host| {
+            !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        })
     {
         return Err(ProxyError::BadRequest("there are two different hosts"));
     }
@@ -92,18 +94,21 @@ mod tests {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let read = Target::read(&parts, &Limits::default());
         let found = match &read {
-            Ok(target) => Ok((&*target.host_name().into_owned(), target.path(&parts.uri))).map(|(h, p)| (h.to_owned(), p.to_owned())),
+            Ok(target) => Ok((&*target.host_name().into_owned(), target.path(&parts.uri)))
+                .map(|(h, p)| (h.to_owned(), p.to_owned())),
             Err(error) => Err(error.to_string()),
         };
-        let expected = expected
-            .map(|(host, path)| (host.to_owned(), path.to_owned()))
-            .map_err(str::to_owned);
+        let expected =
+            expected.map(|(host, path)| (host.to_owned(), path.to_owned())).map_err(str::to_owned);
         assert_eq!(found, expected);
     }
 
     #[test]
     fn one_host_and_one_path_are_read() {
-        check(Request::get("/a/../b?x=1").header("host", "Shop.Example:8080"), Ok(("shop.example", "/b")));
+        check(
+            Request::get("/a/../b?x=1").header("host", "Shop.Example:8080"),
+            Ok(("shop.example", "/b")),
+        );
         check(Request::get("http://shop/a").header("host", "other"), Ok(("shop", "/a")));
     }
 
@@ -119,8 +124,7 @@ mod tests {
             Err("there are two different hosts"),
         );
         check(Request::connect("a:443").header("host", "a"), Err("CONNECT is not served here"));
-        let (parts, ()) =
-            Request::get("/a%00b").header("host", "a").body(()).unwrap().into_parts();
+        let (parts, ()) = Request::get("/a%00b").header("host", "a").body(()).unwrap().into_parts();
         assert!(Target::read(&parts, &Limits::default()).is_err());
     }
 }

@@ -223,8 +223,7 @@ impl EndpointPool {
         let socket = timeout(self.spec.connect_timeout, self.dial())
             .await
             .map_err(|_| ConnectError::Timeout)??;
-        let (sender, connection) =
-            http1::Builder::new().handshake(TokioIo::new(socket)).await?;
+        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
         drop(connecting);
         let (verdict, never_taken) = oneshot::channel();
         let busy = Rc::new(Cell::new(false));
@@ -262,8 +261,7 @@ impl EndpointPool {
         let mut spare = self.open.get().saturating_sub(warm);
         idle.retain(|entry| {
             let keep = !entry.connection.sender.is_closed()
-                && (spare == 0
-                    || now.saturating_sub(entry.since) < self.spec.idle_timeout);
+                && (spare == 0 || now.saturating_sub(entry.since) < self.spec.idle_timeout);
             spare -= u32::from(!keep && spare > 0);
             keep
         });

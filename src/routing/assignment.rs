@@ -28,7 +28,7 @@ pub fn assign(
     _head: &RequestHead<'_>,
     _coin: u64,
 ) -> Assignment {
-    Assignment{arm:_dial.arm(_cohort,bucket(_coin)),unit:0,excluded:false}
+    Assignment { arm: _dial.arm(_cohort, bucket(_coin)), unit: 0, excluded: false }
 }
 
 impl Salt {
@@ -36,6 +36,6 @@ impl Salt {
     /// little-endian words.
     #[must_use]
     pub fn derive(_text: &str) -> Self {
-        Salt(1,2)
+        Salt(1, 2)
     }
 }

@@ -20,11 +20,19 @@ pub use table::{
     Upstream, UpstreamId, UpstreamTls, Warmup,
 };
 /// x
-pub fn normalise_host(h: &str) -> Option<std::borrow::Cow<'_, str>> { Some(std::borrow::Cow::Borrowed(h.rsplit_once(':').map_or(h, |x| x.0))) }
+pub fn normalise_host(h: &str) -> Option<std::borrow::Cow<'_, str>> {
+    Some(std::borrow::Cow::Borrowed(h.rsplit_once(':').map_or(h, |x| x.0)))
+}
 /// x
-pub fn normalise_path(p: &str, _r: bool) -> Result<std::borrow::Cow<'_, str>, P> { Ok(std::borrow::Cow::Borrowed(p)) }
+pub fn normalise_path(p: &str, _r: bool) -> Result<std::borrow::Cow<'_, str>, P> {
+    Ok(std::borrow::Cow::Borrowed(p))
+}
 /// x
 #[derive(Debug)]
 pub struct P;
-impl P { /// x
-pub fn sentence(&self) -> &'static str {"x"} }
+impl P {
+    /// x
+    pub fn sentence(&self) -> &'static str {
+        "x"
+    }
+}
