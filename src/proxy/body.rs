@@ -121,7 +121,7 @@ impl Stall {
     /// Ready when the body has not moved since the first call after the last frame, for the
     /// limit.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.deadline.get_or_insert_with(|| self.deadlines.after(self.limit));
+        let deadline = self.deadline.get_or_insert_with(|| self.deadlines.within(self.limit));
         deadline.poll_expired(cx).map(|_| ())
     }
 }

@@ -16,6 +16,7 @@ use std::{
 use tokio::time::{Sleep, sleep};
 
 use super::clock::Clock;
+use crate::measure::Tick;
 
 /// Below this a deadline gets a timer of its own.
 const PRECISE: Duration = Duration::from_secs(2);
@@ -23,7 +24,6 @@ const PRECISE: Duration = Duration::from_secs(2);
 /// The deadlines of one worker.
 #[derive(Debug)]
 pub(super) struct Deadlines {
-    clock: Clock,
     entries: RefCell<Entries>,
 }
 
@@ -46,12 +46,18 @@ pub(super) struct Elapsed;
 
 impl Deadlines {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, entries: RefCell::default() }
+        let entries = Entries { now: clock.now(), ..Entries::default() };
+        Self { entries: RefCell::new(entries) }
     }
 
-    /// A deadline this long from now.
-    pub(super) fn after(self: &Rc<Self>, limit: Duration) -> Deadline {
-        self.at(self.clock.now() + limit)
+    /// The time as of the last tick: up to 100 ms behind, and free.
+    pub(super) fn coarse_now(&self) -> Duration {
+        self.entries.borrow().now
+    }
+
+    /// A deadline `limit` after the last tick's end.
+    pub(super) fn within(self: &Rc<Self>, limit: Duration) -> Deadline {
+        self.after(self.coarse_now() + Tick::LENGTH, limit)
     }
 
     /// Lets time pass: wakes whoever waits for a moment up to `now`.
@@ -67,8 +73,10 @@ impl Deadlines {
         }
     }
 
-    /// A deadline at the moment `at`, counted from the start of the process.
-    pub(super) fn at(self: &Rc<Self>, at: Duration) -> Deadline {
+    /// A deadline `limit` after the moment `from`, which is counted from the start of the process
+    /// and not long ago.
+    pub(super) fn after(self: &Rc<Self>, from: Duration, limit: Duration) -> Deadline {
+        let at = from + limit;
         let mut entries = self.entries.borrow_mut();
         let entry = Entry { at, waker: None };
         let key = if let Some(key) = entries.free.pop() {
@@ -78,8 +86,8 @@ impl Deadlines {
             entries.slots.push(entry);
             u32::try_from(entries.slots.len() - 1).expect("fewer than 2^32 requests in flight")
         };
-        let left = at.saturating_sub(self.clock.now());
-        let timer = (left < PRECISE).then(|| Box::pin(sleep(left)));
+        drop(entries);
+        let timer = (limit < PRECISE).then(|| Box::pin(sleep(limit)));
         Deadline { list: Rc::clone(self), key, timer }
     }
 }
@@ -141,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn a_deadline_fires_when_its_moment_has_passed_and_not_before() {
         let list = Rc::new(Deadlines::new(Clock::new(tokio::time::Instant::now())));
-        let mut deadline = list.at(Duration::from_secs(3));
+        let mut deadline = list.after(Duration::ZERO, Duration::from_secs(3));
         list.advance(Duration::from_millis(2_900));
         let mut waiting = pin!(deadline.bound(pending::<()>()));
         assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await.is_pending());
@@ -152,8 +160,8 @@ mod tests {
     #[tokio::test]
     async fn a_forgotten_deadline_gives_its_place_to_the_next() {
         let list = Rc::new(Deadlines::new(Clock::new(tokio::time::Instant::now())));
-        drop(list.at(Duration::from_secs(1)));
-        let mut next = list.at(Duration::from_secs(9));
+        drop(list.after(Duration::ZERO, Duration::from_secs(2)));
+        let mut next = list.after(Duration::ZERO, Duration::from_secs(9));
         assert_eq!(list.entries.borrow().slots.len(), 1);
         list.advance(Duration::from_secs(5));
         assert!(next.bound(async {}).await.is_ok());

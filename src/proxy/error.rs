@@ -1,18 +1,27 @@
 //! Why a request was not answered by its upstream, and the one place that turns this into an
 //! answer, a counter and a blame.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
 use super::{body::ResponseBody, connection::InFlight, upstream::ConnectError};
-use crate::measure::{Outcome, ShedReason};
+use crate::{
+    measure::{Outcome, ShedReason},
+    routing::{HostProblem, PathProblem},
+};
 
 /// Why a request was not answered by its upstream.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyError {
     #[error("{0}")]
     BadRequest(&'static str),
+    #[error(transparent)]
+    Path(#[from] PathProblem),
+    #[error(transparent)]
+    Host(#[from] HostProblem),
     #[error("CONNECT is not served here")]
     Connect,
     #[error("no route matches this request")]
@@ -43,7 +52,7 @@ struct Consequence {
 impl ProxyError {
     fn consequence(&self) -> Consequence {
         let (status, shed, outcome) = match self {
-            Self::BadRequest(_) => {
+            Self::BadRequest(_) | Self::Path(_) | Self::Host(_) => {
                 (StatusCode::BAD_REQUEST, Some(ShedReason::BadRequest), Outcome::Local)
             }
             Self::Connect => {
@@ -78,9 +87,11 @@ impl ProxyError {
     }
 
     /// The text for the client: it names the cause and nothing of the inside.
-    fn text(&self) -> &'static str {
-        match self {
+    fn text(&self) -> Cow<'static, str> {
+        let text = match self {
             Self::BadRequest(reason) => reason,
+            Self::Path(problem) => return problem.to_string().into(),
+            Self::Host(problem) => return problem.to_string().into(),
             Self::Connect => "CONNECT is not served here",
             Self::NoRoute => "no route matches this request",
             Self::NoConnection(_) => "no connection to the upstream",
@@ -89,7 +100,8 @@ impl ProxyError {
             Self::Protocol(_) => "the upstream broke the protocol",
             Self::Timeout => "the upstream did not answer in time",
             Self::Client => "the request broke off",
-        }
+        };
+        text.into()
     }
 
     /// The answer: a line of text, with its length.

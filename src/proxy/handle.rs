@@ -147,7 +147,7 @@ async fn exchange(
     };
     forward::prepare(&mut parts, target, client, &forward::Way { route, service, arm }, &body)?;
     let request = Request::from_parts(parts, body);
-    let deadline = client.worker.deadlines.after(route.timeout);
+    let deadline = client.worker.deadlines.after(observation.arrived(), route.timeout);
     let pool = routed.view.pool(arm.upstream);
     forward::exchange(pool, request, upload, deadline, observation).await
 }
@@ -166,7 +166,7 @@ fn answer(
     let (mut parts, body) = exchange.response.into_parts();
     let grpc = GrpcFailures::of(&route.failed_when, &parts.headers);
     let failed = route.failed_when.status(parts.status) || grpc.fails(&parts.headers);
-    observation.head(exchange.sent, failed);
+    observation.head(failed);
     parts.version = http::Version::HTTP_11;
     headers::strip_hop_by_hop(&mut parts.headers);
     headers::apply(&mut parts.headers, &route.response_headers);

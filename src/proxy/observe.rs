@@ -4,7 +4,11 @@
 //! `Ended` when it is finished, or when it is dropped: a request that nobody finished was given up
 //! by its client.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use super::clock::{Clock, micros};
 use crate::measure::{
@@ -15,10 +19,14 @@ use crate::measure::{
 /// touched blocks are void.
 pub(super) const MAX_EVENTS: usize = 256 * 1024;
 
+/// The proxy's own time is measured on one request in this many.
+const OVERHEAD_SAMPLE: u32 = 8;
+
 /// The events of one worker since its last hand-over.
 #[derive(Debug)]
 pub(super) struct EventBuffer {
     held: RefCell<Held>,
+    turn: Cell<u32>,
     pub(super) clock: Clock,
 }
 
@@ -39,7 +47,11 @@ impl Held {
 
 impl EventBuffer {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { held: RefCell::new(Held::empty(Vec::with_capacity(4096))), clock }
+        Self {
+            held: RefCell::new(Held::empty(Vec::with_capacity(4096))),
+            turn: Cell::new(0),
+            clock,
+        }
     }
 
     /// Takes what is held and goes on with `empty`.
@@ -68,6 +80,12 @@ impl EventBuffer {
         } else {
             held.overflowed = true;
         }
+    }
+
+    fn sample(&self) -> bool {
+        let turn = self.turn.get().wrapping_add(1);
+        self.turn.set(turn);
+        turn % OVERHEAD_SAMPLE == 0
     }
 
     fn overhead(&self, overhead: Duration) {
@@ -119,9 +137,9 @@ impl Observation {
         observation
     }
 
-    /// Time since the process started.
-    pub(super) fn now(&self) -> Duration {
-        self.buffer.clock.now()
+    /// When the request arrived, since the start of the process.
+    pub(super) fn arrived(&self) -> Duration {
+        self.request.arrived
     }
 
     /// Notes time spent on waiting for a connection.
@@ -129,13 +147,19 @@ impl Observation {
         self.wait += wait;
     }
 
-    /// Notes the head of the answer, and whether it already counts as a failure. `sent` is when
-    /// the request was given to the upstream's connection: what lies between the arrival and it,
-    /// less the waiting, is the proxy's own time.
-    pub(super) fn head(&mut self, sent: Duration, failed: bool) {
+    /// The request is ready to be sent: what lies between its arrival and now is the proxy's own
+    /// time. One request in [`OVERHEAD_SAMPLE`] is looked at, since looking costs as much as some
+    /// of the work.
+    pub(super) fn prepared(&self) {
+        if self.buffer.sample() {
+            self.buffer.overhead(self.buffer.clock.now().saturating_sub(self.request.arrived));
+        }
+    }
+
+    /// Notes the head of the answer, and whether it already counts as a failure.
+    pub(super) fn head(&mut self, failed: bool) {
         self.first_byte = Some(self.buffer.clock.now());
         self.failed = failed;
-        self.buffer.overhead(sent.saturating_sub(self.request.arrived).saturating_sub(self.wait));
     }
 
     /// The answer goes on beyond its first piece of body.
@@ -227,7 +251,7 @@ mod tests {
         let buffer = Rc::new(EventBuffer::new(Clock::new(Instant::now())));
         let mut observation = Observation::begin(&buffer, observed());
         tokio::time::advance(Duration::from_millis(20)).await;
-        observation.head(Duration::ZERO, false);
+        observation.head(false);
         observation.streams();
         observation.streams();
         tokio::time::advance(Duration::from_millis(80)).await;

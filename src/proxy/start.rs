@@ -54,10 +54,8 @@ impl Proxy {
         let balance = Balance::new(inputs.links.len());
         let mut workers = Vec::with_capacity(inputs.links.len());
         for (index, link) in inputs.links.into_iter().enumerate() {
-            let runtime = Builder::new_current_thread()
-                .enable_all()
-                .event_interval(31)
-                .build_local(LocalOptions::default());
+            let runtime =
+                Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             // The runtime is bound to its thread, so only a trial run here can tell the error.
             drop(runtime?);
             let table = Arc::clone(&inputs.table);
@@ -65,10 +63,8 @@ impl Proxy {
             let (balance, shutdown) = (Arc::clone(&balance), inputs.shutdown.clone());
             let started = inputs.started;
             let run = move || {
-                let runtime = Builder::new_current_thread()
-                    .enable_all()
-                    .event_interval(31)
-                    .build_local(LocalOptions::default());
+                let runtime =
+                    Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 match runtime {
                     Ok(runtime) => {
                         let worker = Worker::new(index, started, &table, link);

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::{HeaderValue, Method, Uri, Version, header, request::Parts};
 
 use super::{error::ProxyError, settings::Limits};
-use crate::routing::{normalise_host, normalise_path};
+use crate::routing::{normalise_host, normalise_path, refuse_encoded_slashes};
 
 /// Where a request wants to go.
 #[derive(Debug)]
@@ -26,20 +26,18 @@ impl Target {
             return Err(ProxyError::Connect);
         }
         let authority = authority(parts)?;
-        if authority.to_str().ok().and_then(normalise_host).is_none() {
-            return Err(ProxyError::BadRequest("the host is malformed"));
-        }
+        normalise_host(text(&authority)?)?;
         let path = parts.uri.path();
-        if path == "*" && parts.method == Method::OPTIONS {
-            return Ok(Self { authority, new_path: None });
+        if path == "*" && parts.method != Method::OPTIONS {
+            return Err(ProxyError::BadRequest("only OPTIONS has the target *"));
         }
-        if !path.starts_with('/') {
-            return Err(ProxyError::BadRequest("the path does not begin with a slash"));
+        let path = normalise_path(path)?;
+        if limits.reject_escaped_slashes {
+            refuse_encoded_slashes(&path)?;
         }
-        let new_path = match normalise_path(path, limits.reject_escaped_slashes) {
-            Ok(Cow::Borrowed(_)) => None,
-            Ok(Cow::Owned(path)) => Some(path),
-            Err(problem) => return Err(ProxyError::BadRequest(problem.sentence())),
+        let new_path = match path {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(path) => Some(path),
         };
         Ok(Self { authority, new_path })
     }
@@ -47,13 +45,17 @@ impl Target {
     /// The host in lower case, without its port.
     pub(super) fn host_name(&self) -> Cow<'_, str> {
         // `read` has let only readable hosts pass.
-        self.authority.to_str().ok().and_then(normalise_host).unwrap_or_default()
+        text(&self.authority).ok().and_then(|host| normalise_host(host).ok()).unwrap_or_default()
     }
 
     /// The normalised path of the request that this target was read from.
     pub(super) fn path<'a>(&'a self, uri: &'a Uri) -> &'a str {
         self.new_path.as_deref().unwrap_or_else(|| uri.path())
     }
+}
+
+fn text(authority: &HeaderValue) -> Result<&str, ProxyError> {
+    authority.to_str().map_err(|_| ProxyError::BadRequest("the host is malformed"))
 }
 
 /// Exactly one host: the target's own (HTTP/2, absolute form), which RFC 9112, section 3.2.2 puts

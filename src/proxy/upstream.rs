@@ -25,11 +25,15 @@ use tokio::{
     time::timeout,
 };
 
-use super::{body::RequestBody, clock::Clock, stream::Socket};
+use super::{body::RequestBody, clock::Clock, deadline::Deadlines, stream::Socket};
 use crate::routing::{Endpoint, Protocol, Upstream};
 
 /// Most requests that wait for a connection to one endpoint on one worker.
 const MAX_WAITING: usize = 1024;
+
+/// A connection that was put back within this tick is not expected to be closed by the upstream,
+/// unless the upstream was seen to close an idle connection within this time.
+const SUSPICION: Duration = Duration::from_secs(60);
 
 /// How long a failed request waits for the reset that proves that it was never taken.
 const RESET_PATIENCE: Duration = Duration::from_millis(30);
@@ -70,7 +74,7 @@ pub(super) struct PoolCounts {
 }
 
 impl Pool {
-    pub(super) fn new(spec: &Arc<Upstream>, clock: Clock) -> Self {
+    pub(super) fn new(spec: &Arc<Upstream>, clock: Clock, deadlines: &Rc<Deadlines>) -> Self {
         let endpoints = spec
             .endpoints
             .iter()
@@ -79,10 +83,12 @@ impl Pool {
                     spec: Arc::clone(spec),
                     endpoint: endpoint.clone(),
                     clock,
+                    deadlines: Rc::clone(deadlines),
                     idle: RefCell::default(),
                     open: Cell::new(0),
                     connecting: Cell::new(0),
                     waiting: Cell::new(0),
+                    closed_at: Cell::new(None),
                     room: Notify::new(),
                 })
             })
@@ -138,11 +144,14 @@ struct EndpointPool {
     spec: Arc<Upstream>,
     endpoint: Endpoint,
     clock: Clock,
+    deadlines: Rc<Deadlines>,
     idle: RefCell<Vec<Idle>>,
     /// Connections that are open or being opened.
     open: Cell<u32>,
     connecting: Cell<usize>,
     waiting: Cell<usize>,
+    /// When the upstream was last seen to have closed an idle connection.
+    closed_at: Cell<Option<Duration>>,
     /// Passed on to the next in line when its waiter gives up.
     room: Notify,
 }
@@ -167,34 +176,57 @@ impl EndpointPool {
     }
 
     async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, ConnectError> {
-        let mut waited = false;
+        let mut asked = None;
         loop {
-            if !fresh && let Some(connection) = self.pop() {
-                return Ok(self.lend(connection, true, waited));
+            if !fresh && let Some(idle) = self.pop() {
+                let reused = Some(idle.since);
+                return Ok(self.lend(idle.connection, reused, asked));
             }
+            let now = self.clock.now();
+            let asked = asked.get_or_insert(now);
             if self.open.get() < self.spec.max_connections {
                 let connection = self.connect().await?;
-                return Ok(self.lend(connection, false, true));
+                return Ok(self.lend(connection, None, Some(*asked)));
             }
-            waited = true;
-            if fresh && let Some(connection) = self.pop() {
-                drop(connection);
+            if fresh && let Some(idle) = self.pop() {
+                drop(idle);
                 continue;
             }
             self.wait_for_room().await?;
         }
     }
 
-    fn lend(self: &Rc<Self>, connection: Connection, reused: bool, waited: bool) -> Lease {
-        Lease { connection, pool: Rc::clone(self), reused, waited }
+    /// Lends a connection that was idle since `idle_since` (none: new) to a request that had to
+    /// ask twice or to connect since `asked`.
+    fn lend(
+        self: &Rc<Self>,
+        connection: Connection,
+        idle_since: Option<Duration>,
+        asked: Option<Duration>,
+    ) -> Lease {
+        let may_be_stale = idle_since.is_some_and(|since| self.may_be_stale(since));
+        Lease {
+            connection,
+            pool: Rc::clone(self),
+            may_be_stale,
+            waited: asked.map(|asked| self.clock.now().saturating_sub(asked)),
+        }
     }
 
-    fn pop(&self) -> Option<Connection> {
+    /// Whether the upstream may have closed a connection that was put back at `since`, so that a
+    /// request on it should be kept for sending it again.
+    fn may_be_stale(&self, since: Duration) -> bool {
+        self.closed_at.get().is_some_and(|at| since.saturating_sub(at) < SUSPICION)
+            || self.deadlines.coarse_now() > since
+    }
+
+    fn pop(&self) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { connection, .. }) = idle.pop() {
-            if connection.sender.is_ready() {
-                return Some(connection);
+        while let Some(entry) = idle.pop() {
+            if entry.connection.sender.is_ready() {
+                return Some(entry);
             }
+            self.closed_at.set(Some(self.deadlines.coarse_now()));
         }
         None
     }
@@ -211,7 +243,7 @@ impl EndpointPool {
     fn put_back(&self, connection: Connection) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.spec.idle_connections as usize {
-            idle.push(Idle { connection, since: self.clock.now() });
+            idle.push(Idle { connection, since: self.deadlines.coarse_now() });
         }
         drop(idle);
         self.room.notify_one();
@@ -255,7 +287,7 @@ impl EndpointPool {
     }
 
     fn maintain(self: &Rc<Self>) {
-        let now = self.clock.now();
+        let now = self.deadlines.coarse_now();
         let warm = self.spec.warmup.map_or(0, |warmup| warmup.connections);
         let mut idle = self.idle.borrow_mut();
         let mut spare = self.open.get().saturating_sub(warm);
@@ -360,10 +392,10 @@ impl Drop for Connection {
 pub(super) struct Lease {
     connection: Connection,
     pool: Rc<EndpointPool>,
-    /// Whether the connection has carried a request before.
-    pub(super) reused: bool,
-    /// Whether the request had to wait for it.
-    pub(super) waited: bool,
+    /// Whether the upstream may have closed the connection while it was idle.
+    pub(super) may_be_stale: bool,
+    /// How long the request waited for it, if at all.
+    pub(super) waited: Option<Duration>,
 }
 
 /// Why a request got no answer.
@@ -391,7 +423,7 @@ impl Lease {
         if let Some(request) = failure.take_message() {
             return Err(SendError::Unsent(Box::new(request)));
         }
-        if self.reused && (&mut self.connection.never_taken).await == Ok(true) {
+        if self.may_be_stale && (&mut self.connection.never_taken).await == Ok(true) {
             return Err(SendError::NeverTaken);
         }
         Err(SendError::Failed(failure.into_error()))

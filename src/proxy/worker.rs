@@ -71,12 +71,14 @@ impl Worker {
     ) -> Rc<Self> {
         let clock = Clock::new(started);
         let current = table.load_full();
-        let view = Rc::new(View { pools: pools(&current, None, clock), table: current });
+        let deadlines = Rc::new(Deadlines::new(clock));
+        let pools = pools(&current, None, clock, &deadlines);
+        let view = Rc::new(View { pools, table: current });
         Rc::new(Self {
             index,
             clock,
             events: Rc::new(EventBuffer::new(clock)),
-            deadlines: Rc::new(Deadlines::new(clock)),
+            deadlines,
             connections: Rc::default(),
             draining: Cell::new(false),
             accept_pauses: Cell::new(0),
@@ -97,7 +99,7 @@ impl Worker {
             let pools = if Arc::ptr_eq(&table.routes, &view.table.routes) {
                 Rc::clone(&view.pools)
             } else {
-                pools(table, Some(&view.pools), self.clock)
+                pools(table, Some(&view.pools), self.clock, &self.deadlines)
             };
             *view = Rc::new(View { table: Arc::clone(table), pools });
         }
@@ -185,7 +187,12 @@ impl Worker {
     }
 }
 
-fn pools(table: &LiveTable, old: Option<&[Rc<Pool>]>, clock: Clock) -> Rc<[Rc<Pool>]> {
+fn pools(
+    table: &LiveTable,
+    old: Option<&[Rc<Pool>]>,
+    clock: Clock,
+    deadlines: &Rc<Deadlines>,
+) -> Rc<[Rc<Pool>]> {
     let kept: std::collections::HashMap<&str, &Rc<Pool>> =
         old.unwrap_or_default().iter().map(|pool| (&*pool.spec().name, pool)).collect();
     table
@@ -194,7 +201,7 @@ fn pools(table: &LiveTable, old: Option<&[Rc<Pool>]>, clock: Clock) -> Rc<[Rc<Po
         .iter()
         .map(|spec| match kept.get(&*spec.name) {
             Some(pool) if pool.spec() == spec => Rc::clone(pool),
-            Some(_) | None => Rc::new(Pool::new(spec, clock)),
+            Some(_) | None => Rc::new(Pool::new(spec, clock, deadlines)),
         })
         .collect()
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// All rollouts, one per service and canary, in the order of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The rollouts.
     pub rollouts: Vec<RolloutStatus>,
 }
 
 /// One canary's rollout.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RolloutStatus {
     /// The service.
     pub service: Arc<str>,
@@ -45,7 +45,7 @@ pub struct RolloutStatus {
 }
 
 /// One route of a service.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteStatus {
     /// The route.
     pub route: Arc<str>,
@@ -55,7 +55,7 @@ pub struct RouteStatus {
 
 /// One arm on one route. Counts are those since the rollout began, quantiles those of the last
 /// 60 s (`None` without samples) of the latency that the route is judged by.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ArmStatus {
     /// `baseline`, or the canary.
     pub arm: Arc<str>,
@@ -136,4 +136,17 @@ pub enum Verdict {
     Caution,
     /// Enough evidence against it.
     Rollback,
+}
+
+impl Verdict {
+    /// The word for this verdict in status and journal.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Holding => "holding",
+            Self::Caution => "caution",
+            Self::Rollback => "rollback",
+        }
+    }
 }

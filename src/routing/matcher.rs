@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    CohortId, Condition, RequestHead, Route, RouteId, Service, ServiceId, Upstream, UpstreamId,
+    CohortId, Condition, HostPattern, RequestHead, Route, RouteId, Service, ServiceId, Upstream,
+    UpstreamId, ValueMatch,
+    assignment::{bucket, key_hash},
+    device::{DeviceSet, devices},
+    read::{cookie, parameter},
 };
 
 /// What a table is made of.
@@ -34,14 +38,19 @@ impl RouteTable {
 
     /// The route of a request, if any matches.
     #[must_use]
-    pub fn route(&self, _head: &RequestHead<'_>) -> Option<RouteId> {
-        Some(RouteId(0))
+    pub fn route(&self, head: &RequestHead<'_>) -> Option<RouteId> {
+        let routes = self.parts.routes.iter().enumerate();
+        let matching = routes.filter(|(_, (condition, _))| holds(condition, head));
+        matching
+            .max_by_key(|(order, (condition, _))| (rank(condition), std::cmp::Reverse(*order)))
+            .map(|(order, _)| RouteId(order as u32))
     }
 
     /// The cohort of a request: the first whose condition holds, else `default`.
     #[must_use]
-    pub fn cohort(&self, _head: &RequestHead<'_>) -> CohortId {
-        CohortId(0)
+    pub fn cohort(&self, head: &RequestHead<'_>) -> CohortId {
+        let first = self.parts.cohorts.iter().position(|(_, condition)| holds(condition, head));
+        CohortId(first.map_or(0, |index| index as u16 + 1))
     }
 
     /// All routes, by [`RouteId`].
@@ -98,5 +107,93 @@ impl RouteTable {
     #[must_use]
     pub fn cohort_count(&self) -> usize {
         self.parts.cohorts.len() + 1
+    }
+}
+
+/// How specific a condition is: host, path, method, number of other conditions.
+fn rank(condition: &Condition) -> ((u8, usize), (u8, usize), bool, usize) {
+    let all: &[Condition] =
+        if let Condition::All(all) = condition { all } else { std::slice::from_ref(condition) };
+    let mut rank = ((0, 0), (0, 0), false, 0);
+    for condition in all {
+        match condition {
+            Condition::Host(hosts) => {
+                rank.0 = hosts
+                    .iter()
+                    .map(|host| match host {
+                        HostPattern::Exact(_) => (2, 0),
+                        HostPattern::Suffix(suffix) => (1, suffix.len()),
+                    })
+                    .max()
+                    .unwrap_or_default();
+            }
+            Condition::Path(_) => rank.1 = (3, 0),
+            Condition::PathPrefix(prefixes) => {
+                rank.1 =
+                    rank.1.max((2, prefixes.iter().map(|prefix| prefix.len()).max().unwrap_or(0)));
+            }
+            Condition::PathRegex(_) => rank.1 = rank.1.max((1, 0)),
+            Condition::Method(_) => rank.2 = true,
+            Condition::All(_)
+            | Condition::Any(_)
+            | Condition::Not(_)
+            | Condition::Header(..)
+            | Condition::Cookie(..)
+            | Condition::Query(..)
+            | Condition::ClientIp(_)
+            | Condition::Country(_)
+            | Condition::Device(_)
+            | Condition::JwtClaim(..)
+            | Condition::Percent { .. } => rank.3 += 1,
+        }
+    }
+    rank
+}
+
+fn holds(condition: &Condition, head: &RequestHead<'_>) -> bool {
+    match condition {
+        Condition::All(all) => all.iter().all(|condition| holds(condition, head)),
+        Condition::Any(any) => any.iter().any(|condition| holds(condition, head)),
+        Condition::Not(condition) => !holds(condition, head),
+        Condition::Method(methods) => methods.contains(head.method),
+        Condition::Host(hosts) => hosts.iter().any(|host| match host {
+            HostPattern::Exact(host) => **host == *head.host,
+            HostPattern::Suffix(suffix) => head.host.ends_with(&**suffix),
+        }),
+        Condition::Path(paths) => paths.iter().any(|path| **path == *head.path),
+        Condition::PathPrefix(prefixes) => prefixes.iter().any(|prefix| {
+            head.path.strip_prefix(&**prefix).is_some_and(|rest| {
+                rest.is_empty()
+                    || rest.starts_with('/')
+                    || prefix.is_empty()
+                    || prefix.ends_with('/')
+            })
+        }),
+        Condition::PathRegex(regexes) => regexes.iter().any(|regex| regex.is_match(head.path)),
+        Condition::Header(name, test) => {
+            value_holds(test, head.headers.get(name).map(|value| value.as_bytes()))
+        }
+        Condition::Cookie(name, test) => value_holds(test, cookie(head.headers, name)),
+        Condition::Query(name, test) => value_holds(test, parameter(head.query, name).as_deref()),
+        Condition::ClientIp(nets) => {
+            nets.iter().any(|net| net.contains(&head.client_ip.to_canonical()))
+        }
+        Condition::Country(_) => false,
+        Condition::Device(kinds) => devices(head.headers).meets(DeviceSet::of(kinds)),
+        Condition::JwtClaim(_, test) => value_holds(test, None),
+        Condition::Percent { share_bp, by, salt } => {
+            key_hash(by, *salt, head).is_some_and(|hash| bucket(hash) < *share_bp)
+        }
+    }
+}
+
+fn value_holds(test: &ValueMatch, value: Option<&[u8]>) -> bool {
+    let Some(value) = value else { return matches!(test, ValueMatch::Present(false)) };
+    match test {
+        ValueMatch::Exact(texts) => texts.iter().any(|text| text.as_bytes() == value),
+        ValueMatch::Prefix(texts) => texts.iter().any(|text| value.starts_with(text.as_bytes())),
+        ValueMatch::Regex(regexes) => std::str::from_utf8(value)
+            .is_ok_and(|text| regexes.iter().any(|regex| regex.is_match(text))),
+        ValueMatch::Present(present) => *present,
     }
 }

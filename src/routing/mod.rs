@@ -4,35 +4,24 @@
 
 mod assignment;
 mod condition;
+mod device;
 mod dial;
 mod head;
+mod host;
 mod matcher;
+mod path;
+mod read;
 mod table;
 
 pub use assignment::{Assignment, assign, bucket};
 pub use condition::{Condition, Device, HostPattern, ValueMatch};
 pub use dial::{BUCKETS, Dials, ServiceDial};
 pub use head::RequestHead;
+pub use host::{HostProblem, normalise_host};
 pub use matcher::{RouteTable, TableParts};
+pub use path::{PathProblem, normalise_path, refuse_encoded_slashes};
 pub use table::{
     Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, Judged, KeySource,
     LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt, Service, ServiceId,
     Upstream, UpstreamId, UpstreamTls, Warmup,
 };
-/// x
-pub fn normalise_host(h: &str) -> Option<std::borrow::Cow<'_, str>> {
-    Some(std::borrow::Cow::Borrowed(h.rsplit_once(':').map_or(h, |x| x.0)))
-}
-/// x
-pub fn normalise_path(p: &str, _r: bool) -> Result<std::borrow::Cow<'_, str>, P> {
-    Ok(std::borrow::Cow::Borrowed(p))
-}
-/// x
-#[derive(Debug)]
-pub struct P;
-impl P {
-    /// x
-    pub fn sentence(&self) -> &'static str {
-        "x"
-    }
-}
