@@ -9,7 +9,7 @@ use super::{
 
 /// Share of the wealth that is never handed back to the prior: it finds drifts too slow for the
 /// other half.
-const STEADY: f64 = 0.5;
+const STEADY: f64 = 0.35;
 
 /// The wealth of one component on one group of definitions.
 ///
@@ -22,6 +22,7 @@ pub(super) struct Bank {
     prior: Vec<f64>,
     steady: Wealth,
     sharing: Wealth,
+    ln: f64,
     peak_ln: f64,
 }
 
@@ -41,6 +42,7 @@ impl Bank {
             prior,
             steady: wealth.clone(),
             sharing: wealth,
+            ln: 0.0,
             peak_ln: 0.0,
         })
     }
@@ -63,12 +65,13 @@ impl Bank {
         }
         self.steady.update(&self.prior, factors, 0.0);
         self.sharing.update(&self.prior, factors, shared);
-        self.peak_ln = self.peak_ln.max(self.ln());
+        self.ln = ln_mean(STEADY, self.steady.ln(), self.sharing.ln());
+        self.peak_ln = self.peak_ln.max(self.ln);
     }
 
     /// ln of the wealth.
-    pub(super) fn ln(&self) -> f64 {
-        ln_mean(STEADY, self.steady.ln(), self.sharing.ln())
+    pub(super) const fn ln(&self) -> f64 {
+        self.ln
     }
 
     /// Its largest value so far.
@@ -78,7 +81,7 @@ impl Bank {
 
     /// The definition on which most of the wealth lies, and its share.
     pub(super) fn lead(&self) -> (Definition, f64) {
-        let steady = (self.steady.ln() - self.ln()).exp() * STEADY;
+        let steady = (self.steady.ln() - self.ln).exp() * STEADY;
         let per = bets::STAKES.len();
         let mut lead = (self.definitions[0], 0.0);
         for (i, definition) in self.definitions.iter().enumerate() {

@@ -79,7 +79,7 @@ impl Default for JudgeConfig {
             margin_latency: 0.25,
             prove_objective: false,
             block_seconds: 5,
-            memory_seconds: 3600.0,
+            memory_seconds: 600.0,
         }
     }
 }

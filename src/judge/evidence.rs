@@ -166,21 +166,22 @@ impl Evidence {
         union
     }
 
-    /// The leading bet among those for rollback and for caution.
+    /// The leading bet among those for rollback and for caution, once it is ahead at all.
     pub(super) fn lead(&self) -> Option<Lead> {
-        let mut lead: Option<(f64, Lead)> = None;
+        let mut lead = None;
+        let mut best = 0.0;
         for (component, watched) in self.watched.iter().enumerate() {
             for member in &watched.members {
                 for bank in [&member.rollback, &member.caution] {
-                    let ln = bank.ln() + member.weight_ln;
-                    if lead.is_none_or(|(best, _)| ln > best) {
+                    if bank.ln() + member.weight_ln > best {
+                        best = bank.ln() + member.weight_ln;
                         let (definition, share) = bank.lead();
-                        lead = Some((ln, Lead { component, definition, share }));
+                        lead = Some(Lead { component, definition, share });
                     }
                 }
             }
         }
-        lead.map(|(_, lead)| lead)
+        lead
     }
 
     /// Strata that found no room in a block.

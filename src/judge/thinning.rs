@@ -52,11 +52,18 @@ struct Kept {
     /// An event is kept with this probability.
     keep: f64,
     bins: Bins,
-    /// ln(1 - keep * (1 - (1 - u)^psi)) by psi, at the nodes.
+    /// ln(1 - keep * (1 - t^psi)) by psi, at the nodes of the whole interval.
     logs: [[f64; NODES]; PSI.len()],
+    /// Which rows of `logs` are filled.
+    filled: [bool; PSI.len()],
 }
 
 impl Kept {
+    fn set_keep(&mut self, keep: f64) {
+        self.keep = keep;
+        self.filled = [false; PSI.len()];
+    }
+
     fn expected(&self) -> f64 {
         self.bins.used().iter().map(|&(psi, count)| self.keep * count * PSI[psi]).sum()
     }
@@ -66,11 +73,32 @@ impl Kept {
     }
 }
 
-/// One point of the integral: where, and 1 - (1 - u)^psi by psi.
-struct Point {
-    node: Option<usize>,
-    u: f64,
-    lost: [f64; PSI.len()],
+/// The points of an integral.
+#[derive(Clone, Copy, Debug)]
+struct Points {
+    u: [f64; NODES],
+    /// 1 - (1 - u)^psi by psi.
+    lost: [[f64; NODES]; PSI.len()],
+}
+
+impl Points {
+    /// The nodes of the interval from 0 to `reach`.
+    fn new(nodes: &[Node; NODES], reach: f64) -> Self {
+        let u = nodes.map(|node| node.at * reach);
+        let lost = PSI.map(|psi| u.map(|u| lost(u, psi)));
+        Self { u, lost }
+    }
+}
+
+/// 1 - (1 - u)^psi for a whole psi, exact for the smallest u, and below one.
+fn lost(u: f64, psi: f64) -> f64 {
+    let t = 1.0 - u;
+    let (mut sum, mut power) = (0.0, 1.0);
+    for _ in 0..psi as u32 {
+        sum += power;
+        power *= t;
+    }
+    (u * sum).min(1.0 - f64::EPSILON)
 }
 
 /// The thinning of the block at hand. Made once; preparing a block allocates nothing.
@@ -96,13 +124,14 @@ struct Point {
 #[derive(Clone, Debug)]
 pub(super) struct Thinning {
     nodes: [Node; NODES],
-    /// 1 - (1 - u)^psi by psi, at the nodes.
-    lost: [[f64; PSI.len()]; NODES],
-    strata: Vec<Thinned>,
+    /// The points of the whole interval.
+    whole: Points,
+    /// Room for the strata of a block; the first `used` are those of the block at hand.
+    room: Vec<Thinned>,
+    used: usize,
     pod_share: f64,
     /// Nothing is thinned: the closed form applies.
     plain: bool,
-    has_logs: bool,
 }
 
 impl Thinning {
@@ -110,11 +139,11 @@ impl Thinning {
         let nodes = nodes();
         Self {
             nodes,
-            lost: nodes.map(|node| lost(node.at)),
-            strata: Vec::with_capacity(MAX_STRATA),
+            whole: Points::new(&nodes, 1.0),
+            room: vec![Thinned::default(); MAX_STRATA],
+            used: 0,
             pod_share: 0.0,
             plain: true,
-            has_logs: false,
         }
     }
 
@@ -126,8 +155,7 @@ impl Thinning {
         pods: Option<Pods>,
         tolerated: f64,
     ) -> bool {
-        self.strata.clear();
-        self.has_logs = false;
+        self.used = 0;
         self.plain = true;
         let strata = strata.take(MAX_STRATA);
         let Some(pod_share) = pod_share(strata.clone(), pods) else {
@@ -139,13 +167,14 @@ impl Thinning {
             let rho = share / (1.0 - share) * ((1.0 - pod_share) / pod_share);
             let rho = if (rho - 1.0).abs() < 1e-9 { 1.0 } else { rho };
             let sticky = matches!(stratum.coin, Coin::Unit { .. });
-            let mut thinned = Thinned { index, sticky, ..Thinned::default() };
-            thinned.canary.keep = (1.0 / rho).min(1.0) / tolerated.max(1.0);
-            thinned.baseline.keep = rho.min(1.0);
+            let thinned = &mut self.room[self.used];
+            self.used += 1;
+            (thinned.index, thinned.sticky) = (index, sticky);
+            thinned.canary.set_keep((1.0 / rho).min(1.0) / tolerated.max(1.0));
+            thinned.baseline.set_keep(rho.min(1.0));
             self.plain &= thinned.canary.keep == 1.0 && thinned.baseline.keep == 1.0;
-            self.strata.push(thinned);
         }
-        !self.strata.is_empty()
+        self.used > 0
     }
 
     /// pi* of the prepared block.
@@ -159,12 +188,14 @@ impl Thinning {
     /// `tally` gives the counts of a stratum by its index.
     pub(super) fn observe(&mut self, tolerance: f64, tally: impl Fn(usize) -> Tally) -> f64 {
         let tolerance = tolerance.clamp(0.0, 0.5);
-        for thinned in &mut self.strata {
+        for thinned in &mut self.room[..self.used] {
             thinned.load(&tally(thinned.index), tolerance);
         }
-        let kept_canary: f64 = self.strata.iter().map(|t| t.canary.expected()).sum();
-        let kept_baseline: f64 =
-            self.strata.iter().map(|t| t.baseline.expected() + t.good * t.virtual_share).sum();
+        let kept_canary: f64 = self.room[..self.used].iter().map(|t| t.canary.expected()).sum();
+        let kept_baseline: f64 = self.room[..self.used]
+            .iter()
+            .map(|t| t.baseline.expected() + t.good * t.virtual_share)
+            .sum();
         if kept_canary == 0.0 || (self.plain && tolerance == 0.0) {
             return self.closed_form(kept_canary, kept_baseline);
         }
@@ -187,70 +218,80 @@ impl Thinning {
             let ln_virtual = t.good * (-t.virtual_share).ln_1p();
             t.canary.ln_nothing() + t.baseline.ln_nothing() + ln_virtual
         };
-        self.strata.iter().map(ln_nothing).sum()
+        self.room[..self.used].iter().map(ln_nothing).sum()
     }
 
     /// E[K'/(K'+L'); K' > 0], where `expected` is the weighted number of kept events.
     fn integrate(&mut self, expected: f64) -> f64 {
         let reach = SHARPEST / expected;
-        if reach < 1.0 {
-            // What lies beyond is positive and below exp(-SHARPEST): left out, on the safe side.
-            let at = |node: &Node| {
-                let u = node.at * reach;
-                node.weight * self.integrand(&Point { node: None, u, lost: lost(u) })
-            };
-            return self.nodes.iter().map(at).sum::<f64>() * reach;
+        if reach >= 1.0 {
+            for thinned in &mut self.room[..self.used] {
+                thinned.canary.fill(&self.whole);
+                thinned.baseline.fill(&self.whole);
+            }
+            return self.sum(&self.whole, true);
         }
-        if !self.has_logs {
-            self.fill_logs();
-        }
-        let at = |(i, node): (usize, &Node)| {
-            node.weight * self.integrand(&Point { node: Some(i), u: node.at, lost: self.lost[i] })
-        };
-        self.nodes.iter().enumerate().map(at).sum()
+        // What lies beyond is positive and below exp(-SHARPEST): left out, on the safe side.
+        self.sum(&Points::new(&self.nodes, reach), false) * reach
     }
 
-    fn integrand(&self, point: &Point) -> f64 {
-        let (mut ln_all, mut slope) = (0.0, 0.0);
-        for thinned in &self.strata {
-            for &(psi, count) in thinned.canary.bins.used() {
-                if count > 0.0 {
-                    let (keep, lost) = (thinned.canary.keep, point.lost[psi]);
-                    ln_all += count * thinned.canary.ln_kept(psi, point);
-                    slope += count * PSI[psi] * keep * (1.0 - lost) / (1.0 - keep * lost);
-                }
-            }
-            for &(psi, count) in thinned.baseline.bins.used() {
-                if count > 0.0 {
-                    ln_all += count * thinned.baseline.ln_kept(psi, point);
-                }
-            }
-            if thinned.virtual_share > 0.0 {
-                ln_all += thinned.good * (-thinned.virtual_share * point.u).ln_1p();
-            }
-        }
-        slope / (1.0 - point.u) * ln_all.exp()
-    }
-
-    fn fill_logs(&mut self) {
-        for thinned in &mut self.strata {
-            for arm in [&mut thinned.canary, &mut thinned.baseline] {
-                for (i, lost) in self.lost.iter().enumerate() {
-                    for (logs, lost) in arm.logs.iter_mut().zip(lost) {
-                        logs[i] = (-arm.keep * lost).ln_1p();
-                    }
+    fn sum(&self, points: &Points, filled: bool) -> f64 {
+        let (mut ln_all, mut slope) = ([0.0; NODES], [0.0; NODES]);
+        for thinned in &self.room[..self.used] {
+            thinned.canary.add_slope(points, &mut slope);
+            thinned.canary.add_ln(points, filled, &mut ln_all);
+            thinned.baseline.add_ln(points, filled, &mut ln_all);
+            if thinned.virtual_share > 0.0 && thinned.good > 0.0 {
+                for (ln, u) in ln_all.iter_mut().zip(points.u) {
+                    *ln += thinned.good * (-thinned.virtual_share * u).ln_1p();
                 }
             }
         }
-        self.has_logs = true;
+        let mut sum = 0.0;
+        for i in 0..NODES {
+            sum += self.nodes[i].weight * slope[i] / (1.0 - points.u[i]) * ln_all[i].exp();
+        }
+        sum
     }
 }
 
 impl Kept {
-    fn ln_kept(&self, psi: usize, point: &Point) -> f64 {
-        match point.node {
-            Some(node) => self.logs[psi][node],
-            None => (-self.keep * point.lost[psi]).ln_1p(),
+    fn fill(&mut self, points: &Points) {
+        for i in 0..self.bins.used().len() {
+            let (psi, count) = self.bins.used()[i];
+            if count > 0.0 && !self.filled[psi] {
+                self.logs[psi] = points.lost[psi].map(|lost| (-self.keep * lost).ln_1p());
+                self.filled[psi] = true;
+            }
+        }
+    }
+
+    fn add_ln(&self, points: &Points, filled: bool, ln_all: &mut [f64; NODES]) {
+        for &(psi, count) in self.bins.used() {
+            if count == 0.0 {
+                continue;
+            }
+            if filled {
+                for (ln, kept) in ln_all.iter_mut().zip(&self.logs[psi]) {
+                    *ln += count * kept;
+                }
+            } else {
+                for (ln, lost) in ln_all.iter_mut().zip(&points.lost[psi]) {
+                    *ln += count * (-self.keep * lost).ln_1p();
+                }
+            }
+        }
+    }
+
+    fn add_slope(&self, points: &Points, slope: &mut [f64; NODES]) {
+        for &(psi, count) in self.bins.used() {
+            if count == 0.0 {
+                continue;
+            }
+            let weight = count * PSI[psi] * self.keep;
+            for (slope, lost) in slope.iter_mut().zip(&points.lost[psi]) {
+                *slope += weight * (1.0 - lost) / (1.0 - self.keep * lost);
+            }
         }
     }
 }
@@ -279,11 +320,6 @@ impl Assigned {
         };
         (share > 0.0 && share < 1.0).then_some(share)
     }
-}
-
-/// 1 - (1 - u)^psi by psi, exact for the smallest u.
-fn lost(u: f64) -> [f64; PSI.len()] {
-    PSI.map(|psi| -(psi * (-u).ln_1p()).exp_m1())
 }
 
 /// pi*, the share of a disturbance that would be the canary's if the versions were equal: its

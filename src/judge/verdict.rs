@@ -45,7 +45,7 @@ pub struct Verdict {
     pub caution_peak_ln: f64,
     /// ln of the evidence at which the canary is rolled back.
     pub threshold_ln: f64,
-    /// The leading bet, once there is evidence at all.
+    /// The leading bet, once its odds exceed 1 : 1.
     pub lead: Option<Lead>,
 }
 
