@@ -14,11 +14,12 @@ mod reader;
 mod reload;
 mod scenario;
 mod schema;
-#[cfg(test)]
-mod tests;
 mod values;
 mod watch;
 mod yaml;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs::File as Opened,
@@ -101,8 +102,15 @@ pub struct HealthCheck {
 /// # Errors
 /// Everything that is wrong with the file, at once; or that it could not be read.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Compiled, Problems> {
-    let text = read(path).map_err(|reason| Problems::unreadable(path.to_owned(), reason))?;
-    compile_text(&text, path, env)
+    compile_text(&read(path)?, path, env)
+}
+
+/// Reads the text of a file, for [`compile_text`].
+///
+/// # Errors
+/// That it cannot be read, is larger than 16 MiB, or is not UTF-8.
+pub fn read(path: &Path) -> Result<String, Problems> {
+    read_text(path).map_err(|reason| Problems::unreadable(path.to_owned(), reason))
 }
 
 /// Reads and compiles a scenario file of the simulator.
@@ -113,8 +121,7 @@ pub fn load_scenario(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<Cell>, Problems> {
-    let text = read(path).map_err(|reason| Problems::unreadable(path.to_owned(), reason))?;
-    compile_scenario(&text, path, env)
+    compile_scenario(&read(path)?, path, env)
 }
 
 /// Compiles a text as if it stood in the file `path`, to which file names in it are relative.
@@ -143,13 +150,13 @@ pub fn compile_text(
 fn parse<'t>(text: &'t str, path: &Path) -> Result<yaml::Node<'t>, Problems> {
     yaml::parse(text).map_err(|flaw| {
         let yaml::Place { line, column, .. } = flaw.place;
-        let message = format!("not YAML: {}", flaw.message);
-        let problem = Problem { line, column, path: String::new(), message, help: None };
+        let (at, message) = (String::new(), flaw.message);
+        let problem = Problem { line, column, path: at, message, help: None };
         Problems::new(path.to_owned(), text, vec![problem])
     })
 }
 
-fn read(path: &Path) -> Result<String, String> {
+fn read_text(path: &Path) -> Result<String, String> {
     let file = Opened::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1)

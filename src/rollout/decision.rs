@@ -81,6 +81,12 @@ impl DecisionKind {
         Self::Withdraw,
     ];
 
+    /// Whether a rollout begins with it, or begins again.
+    #[must_use]
+    pub const fn begins(self) -> bool {
+        matches!(self, Self::Start | Self::Retry | Self::Release)
+    }
+
     /// The word for this kind in metrics and journal.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -1,13 +1,22 @@
 //! The control plane: the thread that counts events, asks the judge, moves the weights and keeps
 //! the journal. The only writer of the live table.
 
+mod control;
 mod decision;
+mod groups;
 mod handle;
+mod journal;
+mod layout;
 mod plan;
 mod running;
+mod shares;
 mod snapshot;
+mod state;
 mod status;
 mod step;
+mod steering;
+mod view;
+mod workers;
 
 pub use decision::{Decision, DecisionKind};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};

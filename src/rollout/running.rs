@@ -1,17 +1,35 @@
 //! Starting and stopping the control plane: its threads, and what the rest of the program gets to
 //! hold of them.
 
-use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::time::Instant;
 
-use super::{Handle, Settings, handle::Message};
+use super::{
+    Handle, NewConfig, Settings,
+    control::{Control, Parts, WorkerEnd, moment},
+    handle::{INBOX, Message},
+    journal,
+    layout::OutOfIds,
+    steering::Steering,
+};
 use crate::{
-    measure::{Batch, Event},
+    measure::{Batch, Event, Tick},
     routing::{LiveTable, RouteTable},
 };
+
+/// Batches of one worker that wait for the control thread at most: a bit over six seconds.
+const BATCHES: usize = 64;
+
+/// The first weights wait for the disk for this long before the proxy starts without them.
+const FIRST_WEIGHTS: Duration = Duration::from_secs(5);
 
 /// What the control plane starts with.
 #[derive(Debug)]
@@ -73,18 +91,54 @@ pub enum StartError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The table needs more recorders than there are ids.
+    #[error("routes, cohorts and arms make more combinations than can be counted")]
+    TooManyRecorders,
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
 
 /// Starts the control plane: takes the lock on the state directory, replays the journal, and
-/// answers when the first table is in force. Blocks for as long as the disk needs.
+/// answers when the first table is in force. Blocks for as long as the disk needs, up to
+/// a few seconds; what is not on disk by then follows later.
 ///
 /// # Errors
 /// See [`StartError`].
-pub fn start(_start: Start) -> Result<Running, StartError> {
-    unimplemented!("rollout")
+pub fn start(start: Start) -> Result<Running, StartError> {
+    let mut found = journal::open(&start.settings.state_dir)?;
+    let decisions = std::mem::take(&mut found.decisions);
+    let (inbox, messages) = bounded(INBOX);
+    let (journal, journal_thread) = found.write(inbox.clone()).map_err(StartError::Thread)?;
+    let (ends, links) = (0..start.workers).map(|_| link()).unzip();
+    let config = NewConfig {
+        routes: start.routes,
+        settings: start.settings,
+        config_hash: start.config_hash,
+    };
+    let steering = Steering::new(journal, decisions);
+    let parts = Parts { started: start.started, ends, config, steering };
+    let mut control =
+        Control::new(parts, moment()).map_err(|OutOfIds| StartError::TooManyRecorders)?;
+    let until = Instant::now() + FIRST_WEIGHTS;
+    control.settle(moment());
+    while !control.is_settled() && Instant::now() < until {
+        // Only the journal writes to the inbox so far.
+        let _ = messages.recv_timeout(Tick::LENGTH);
+        control.settle(moment());
+    }
+    let table = control.table();
+    let snapshots = control.publish_to(SystemTime::now());
+    let thread = thread::Builder::new().name("control".into());
+    let thread = thread.spawn(move || control.run(&messages)).map_err(StartError::Thread)?;
+    let handle = Handle { inbox, snapshots };
+    Ok(Running { table, links, handle, threads: vec![thread, journal_thread] })
+}
+
+fn link() -> (WorkerEnd, WorkerLink) {
+    let (batches, received) = bounded(BATCHES);
+    let (emptied, empties) = bounded(BATCHES);
+    (WorkerEnd { batches: received, empties: emptied }, WorkerLink { batches, empties })
 }
 
 impl Running {
