@@ -117,9 +117,12 @@ impl Reloader {
 
 /// Ready when the file has changed; never, where there is none or its watch has ended.
 async fn changed(watch: &mut Option<config::Watch>) {
-    match watch {
-        Some(running) if running.changed().await.is_some() => {}
-        Some(_) | None => std::future::pending().await,
+    let running = match watch {
+        Some(watch) => watch.changed().await.is_some(),
+        None => false,
+    };
+    if !running {
+        std::future::pending().await
     }
 }
 

@@ -44,14 +44,15 @@ pub(super) async fn all(global: &Global, action: &Action) -> Result<(), Failure>
     let mut done = Vec::new();
     let mut refused = Vec::new();
     for rollout in status::fetch(&client).await?.rollouts {
-        let target =
-            Target { service: rollout.service.to_string(), canary: Some(rollout.canary.to_string()) };
+        let target = Target {
+            service: rollout.service.to_string(),
+            canary: Some(rollout.canary.to_string()),
+        };
         match send(&client, &target, action).await {
             Ok(answer) => done.push(answer),
-            Err(failure) => refused.push(format!(
-                "{}/{}: {}",
-                rollout.service, rollout.canary, failure.message
-            )),
+            Err(failure) => {
+                refused.push(format!("{}/{}: {}", rollout.service, rollout.canary, failure.message))
+            }
         }
     }
     print(global, &done)?;

@@ -10,7 +10,7 @@ use super::{demo, logging::LogFormat};
 /// A reverse proxy that splits traffic between a baseline and its canaries, measures both, and
 /// takes weight away from a canary when the evidence says that it is worse.
 #[derive(Debug, Parser)]
-#[command(name = "haldane", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "haldane", version, max_term_width = 100)]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) global: Global,
@@ -196,6 +196,7 @@ pub(super) struct Release {
     #[arg(value_name = "SERVICE[/ARM]")]
     pub(super) target: Target,
     /// The version that it runs now
+    #[arg(id = "new_version", value_name = "VERSION")]
     pub(super) version: String,
     #[command(flatten)]
     pub(super) why: Why,

@@ -9,6 +9,7 @@ mod healthcheck;
 mod logging;
 mod manual;
 mod reload;
+mod run;
 mod status;
 
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ pub fn main() -> ExitCode {
 fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
     let global = &arguments.global;
     match &arguments.verb {
-        Verb::Run(_) => Ok(()), // TEMP
+        Verb::Run(arguments) => run::run(arguments),
         Verb::Demo(arguments) => demo::run(arguments),
         Verb::Status(arguments) => wait_for(status::run(global, arguments)),
         Verb::SetWeight(to) => {

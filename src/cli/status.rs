@@ -8,8 +8,8 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-pub(super) use crate::rollout::{RolloutStatus, Status};
 use crate::rollout::{Phase, Verdict};
+pub(super) use crate::rollout::{RolloutStatus, Status};
 
 use super::{
     arguments::{self, Global, Output, Target, Wait},
@@ -30,21 +30,29 @@ pub(super) async fn run(global: &Global, arguments: &arguments::Status) -> Resul
         }
         Ok::<_, Failure>(status)
     };
-    if let Some(wait) = arguments.wait {
-        return self::wait(look, wait, arguments.timeout).await;
+    match arguments.wait {
+        Some(wait) => show(global, &self::wait(look, wait, arguments.timeout).await?, false),
+        None if arguments.watch => watch(global, look).await,
+        None => show(global, &look().await?, false),
     }
-    show(global, &look().await?, arguments.watch)?;
-    while arguments.watch {
+}
+
+async fn watch(
+    global: &Global,
+    look: impl AsyncFn() -> Result<Status, Failure>,
+) -> Result<(), Failure> {
+    show(global, &look().await?, true)?;
+    loop {
         sleep(EVERY).await;
         match look().await {
             Ok(status) => show(global, &status, true)?,
+            // It may come back; until then the last numbers stay.
             Err(failure) if failure.exit == Exit::Unreachable => {
                 eprintln!("haldane: {}", failure.message);
             }
             Err(failure) => return Err(failure),
         }
     }
-    Ok(())
 }
 
 /// Asks for the status document.
@@ -110,12 +118,12 @@ async fn wait(
     look: impl AsyncFn() -> Result<Status, Failure>,
     wait: Wait,
     limit: Duration,
-) -> Result<(), Failure> {
+) -> Result<Status, Failure> {
     let deadline = Instant::now() + limit;
     let mut status = look().await?;
     loop {
         if let Some(result) = settled(&status, wait) {
-            return result;
+            return result.map(|()| status);
         }
         if Instant::now() + EVERY > deadline {
             return Err(Failure::new(

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    CohortId, Condition, HostPattern, RequestHead, Route, RouteId, Service, ServiceId, Upstream,
-    UpstreamId, ValueMatch,
-    assignment::{bucket, key_hash},
-    device::{DeviceSet, devices},
-    read::{cookie, parameter},
+    CohortId, Condition, RequestHead, Route, RouteId, Service, ServiceId, Upstream, UpstreamId,
+    precedence::conjunctions, predicate::Predicate, rows::Rows, tree::RouteTree,
 };
 
 /// What a table is made of.
@@ -27,30 +24,51 @@ pub struct TableParts {
 #[derive(Clone, Debug)]
 pub struct RouteTable {
     parts: TableParts,
+    tree: RouteTree,
+    cohorts: Rows,
+    /// The cohort of every row of `cohorts`.
+    cohort_of_row: Box<[CohortId]>,
 }
 
 impl RouteTable {
-    /// Compiles the parts.
+    /// Compiles the parts. Hosts and paths in conditions may be in any spelling: they are brought
+    /// into the form in which those of requests are compared.
+    ///
+    /// Routes are found by host and path in a time that does not grow with their number. Cohorts
+    /// are asked all at once, each attribute of the request read once; a condition costs more only
+    /// where it holds a regular expression, a share of keys, or an `any` or `not` over several
+    /// attributes, and only for requests that fulfil the rest of its route or cohort.
     #[must_use]
     pub fn new(parts: TableParts) -> Self {
-        Self { parts }
+        let routes: Vec<Condition> =
+            parts.routes.iter().map(|(condition, _)| condition.normalised()).collect();
+        let mut rows = Vec::new();
+        let mut cohort_of_row = Vec::new();
+        for (index, (_, condition)) in parts.cohorts.iter().enumerate() {
+            for terms in conjunctions(&condition.normalised()) {
+                rows.push(terms.into_iter().map(Predicate::of).collect());
+                cohort_of_row.push(CohortId(index as u16 + 1));
+            }
+        }
+        Self {
+            tree: RouteTree::new(routes.iter()),
+            cohorts: Rows::new(rows),
+            cohort_of_row: cohort_of_row.into(),
+            parts,
+        }
     }
 
-    /// The route of a request, if any matches.
+    /// The route of a request, if any matches: of several the one of the greatest
+    /// [`Precedence`](super::Precedence).
     #[must_use]
     pub fn route(&self, head: &RequestHead<'_>) -> Option<RouteId> {
-        let routes = self.parts.routes.iter().enumerate();
-        let matching = routes.filter(|(_, (condition, _))| holds(condition, head));
-        matching
-            .max_by_key(|(order, (condition, _))| (rank(condition), std::cmp::Reverse(*order)))
-            .map(|(order, _)| RouteId(order as u32))
+        self.tree.find(head)
     }
 
     /// The cohort of a request: the first whose condition holds, else `default`.
     #[must_use]
     pub fn cohort(&self, head: &RequestHead<'_>) -> CohortId {
-        let first = self.parts.cohorts.iter().position(|(_, condition)| holds(condition, head));
-        CohortId(first.map_or(0, |index| index as u16 + 1))
+        self.cohorts.first(head).map_or(CohortId(0), |row| self.cohort_of_row[row])
     }
 
     /// All routes, by [`RouteId`].
@@ -110,90 +128,5 @@ impl RouteTable {
     }
 }
 
-/// How specific a condition is: host, path, method, number of other conditions.
-fn rank(condition: &Condition) -> ((u8, usize), (u8, usize), bool, usize) {
-    let all: &[Condition] =
-        if let Condition::All(all) = condition { all } else { std::slice::from_ref(condition) };
-    let mut rank = ((0, 0), (0, 0), false, 0);
-    for condition in all {
-        match condition {
-            Condition::Host(hosts) => {
-                rank.0 = hosts
-                    .iter()
-                    .map(|host| match host {
-                        HostPattern::Exact(_) => (2, 0),
-                        HostPattern::Suffix(suffix) => (1, suffix.len()),
-                    })
-                    .max()
-                    .unwrap_or_default();
-            }
-            Condition::Path(_) => rank.1 = (3, 0),
-            Condition::PathPrefix(prefixes) => {
-                rank.1 =
-                    rank.1.max((2, prefixes.iter().map(|prefix| prefix.len()).max().unwrap_or(0)));
-            }
-            Condition::PathRegex(_) => rank.1 = rank.1.max((1, 0)),
-            Condition::Method(_) => rank.2 = true,
-            Condition::All(_)
-            | Condition::Any(_)
-            | Condition::Not(_)
-            | Condition::Header(..)
-            | Condition::Cookie(..)
-            | Condition::Query(..)
-            | Condition::ClientIp(_)
-            | Condition::Country(_)
-            | Condition::Device(_)
-            | Condition::JwtClaim(..)
-            | Condition::Percent { .. } => rank.3 += 1,
-        }
-    }
-    rank
-}
-
-fn holds(condition: &Condition, head: &RequestHead<'_>) -> bool {
-    match condition {
-        Condition::All(all) => all.iter().all(|condition| holds(condition, head)),
-        Condition::Any(any) => any.iter().any(|condition| holds(condition, head)),
-        Condition::Not(condition) => !holds(condition, head),
-        Condition::Method(methods) => methods.contains(head.method),
-        Condition::Host(hosts) => hosts.iter().any(|host| match host {
-            HostPattern::Exact(host) => **host == *head.host,
-            HostPattern::Suffix(suffix) => head.host.ends_with(&**suffix),
-        }),
-        Condition::Path(paths) => paths.iter().any(|path| **path == *head.path),
-        Condition::PathPrefix(prefixes) => prefixes.iter().any(|prefix| {
-            head.path.strip_prefix(&**prefix).is_some_and(|rest| {
-                rest.is_empty()
-                    || rest.starts_with('/')
-                    || prefix.is_empty()
-                    || prefix.ends_with('/')
-            })
-        }),
-        Condition::PathRegex(regexes) => regexes.iter().any(|regex| regex.is_match(head.path)),
-        Condition::Header(name, test) => {
-            value_holds(test, head.headers.get(name).map(|value| value.as_bytes()))
-        }
-        Condition::Cookie(name, test) => value_holds(test, cookie(head.headers, name)),
-        Condition::Query(name, test) => value_holds(test, parameter(head.query, name).as_deref()),
-        Condition::ClientIp(nets) => {
-            nets.iter().any(|net| net.contains(&head.client_ip.to_canonical()))
-        }
-        Condition::Country(_) => false,
-        Condition::Device(kinds) => devices(head.headers).meets(DeviceSet::of(kinds)),
-        Condition::JwtClaim(_, test) => value_holds(test, None),
-        Condition::Percent { share_bp, by, salt } => {
-            key_hash(by, *salt, head).is_some_and(|hash| bucket(hash) < *share_bp)
-        }
-    }
-}
-
-fn value_holds(test: &ValueMatch, value: Option<&[u8]>) -> bool {
-    let Some(value) = value else { return matches!(test, ValueMatch::Present(false)) };
-    match test {
-        ValueMatch::Exact(texts) => texts.iter().any(|text| text.as_bytes() == value),
-        ValueMatch::Prefix(texts) => texts.iter().any(|text| value.starts_with(text.as_bytes())),
-        ValueMatch::Regex(regexes) => std::str::from_utf8(value)
-            .is_ok_and(|text| regexes.iter().any(|regex| regex.is_match(text))),
-        ValueMatch::Present(present) => *present,
-    }
-}
+#[cfg(test)]
+mod tests;

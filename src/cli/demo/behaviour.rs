@@ -61,8 +61,7 @@ impl Behaviour {
     /// The time that one answer takes, and whether it fails.
     pub(super) fn draw(&self, random: &mut fastrand::Rng) -> (Duration, bool) {
         // Box and Muller; 1 - u keeps the logarithm away from 0.
-        let normal =
-            (-2.0 * (1.0 - random.f64()).ln()).sqrt() * (TAU * random.f64()).cos();
+        let normal = (-2.0 * (1.0 - random.f64()).ln()).sqrt() * (TAU * random.f64()).cos();
         let tail = if random.f64() < self.tail_share { self.tail_factor } else { 1.0 };
         let seconds = MEDIAN * (SIGMA * normal).exp() * self.latency_factor * tail;
         (Duration::from_secs_f64(seconds), random.f64() < self.errors)

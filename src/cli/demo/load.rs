@@ -122,9 +122,10 @@ impl Pool {
             },
             None => self.send_anew(request).await?,
         };
-        let served_by = response.headers().get(ARM).map(|arm| {
-            if arm == "baseline" { ServedBy::Baseline } else { ServedBy::Canary }
-        });
+        let served_by = response
+            .headers()
+            .get(ARM)
+            .map(|arm| if arm == "baseline" { ServedBy::Baseline } else { ServedBy::Canary });
         let failed = response.status().is_server_error();
         response.into_body().collect().await.map_err(io::Error::other)?;
         if sender.ready().await.is_ok() {

@@ -3,12 +3,13 @@
 
 mod behaviour;
 mod load;
+mod play;
 mod table;
 mod tally;
 mod upstream;
 mod verdict;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::Write, net::SocketAddr, time::Duration};
 
 use behaviour::Regress;
 use clap::{Args, Subcommand};
@@ -97,7 +98,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.part {
         Some(Part::Upstream(upstream)) => super::wait_for(serve(upstream)),
         Some(Part::Load(clients)) => super::wait_for(send(clients)),
-        None => Ok(()), // TEMP
+        None => super::wait_for(play::play(&arguments.whole)),
     }
 }
 
@@ -116,9 +117,8 @@ async fn serve(arguments: &Upstream) -> Result<(), Failure> {
 }
 
 async fn send(arguments: &Clients) -> Result<(), Failure> {
-    let unknown = |why: String| {
-        Failure::new(Exit::Usage, format!("--target {}: {why}", arguments.target))
-    };
+    let unknown =
+        |why: String| Failure::new(Exit::Usage, format!("--target {}: {why}", arguments.target));
     let target = tokio::net::lookup_host(&arguments.target)
         .await
         .map_err(|error| unknown(error.to_string()))?
@@ -130,7 +130,7 @@ async fn send(arguments: &Clients) -> Result<(), Failure> {
     let until = arguments.time.map(|time| started + time);
     let (sender, mut samples) = mpsc::channel(SAMPLES);
     tokio::spawn(load::run(Load { target, host, rate: arguments.rate, until }, sender));
-    println!("{}", table::head());
+    say(&table::head())?;
     let mut window = tally::Window::new();
     let mut seconds = interval_at(started + SECOND, SECOND);
     let mut stopped = std::pin::pin!(stopped());
@@ -142,7 +142,7 @@ async fn send(arguments: &Clients) -> Result<(), Failure> {
             },
             now = seconds.tick() => {
                 let (second, window) = window.turn();
-                println!("{}", table::line((now - started).as_secs(), None, &second, &window));
+                say(&table::line((now - started).as_secs(), None, &second, &window))?;
             }
             () = &mut stopped => return Ok(()),
         }
@@ -152,6 +152,12 @@ async fn send(arguments: &Clients) -> Result<(), Failure> {
 /// Samples that wait to be counted at most.
 const SAMPLES: usize = 65_536;
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Says it on standard output, where somebody may have stopped reading.
+fn say(text: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
+}
 
 /// Somebody asks us to stop.
 async fn stopped() {

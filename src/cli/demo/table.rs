@@ -10,8 +10,24 @@ pub(super) fn head() -> String {
          due.\n\n\
          {:>6} {:>8} {:>8} {:>6} | {:^29} | {:^29}\n\
          {:>6} {:>8} {:>8} {:>6} | {:>6} {:>6} {:>7} {:>7} | {:>6} {:>6} {:>7} {:>7}",
-        "", "", "canary", "", "baseline", "canary", "time", "weight", "share", "req/s", "p50",
-        "p95", "p99", "failed", "p50", "p95", "p99", "failed",
+        "",
+        "",
+        "canary",
+        "",
+        "baseline",
+        "canary",
+        "time",
+        "weight",
+        "share",
+        "req/s",
+        "p50",
+        "p95",
+        "p99",
+        "failed",
+        "p50",
+        "p95",
+        "p99",
+        "failed",
     )
 }
 

@@ -41,8 +41,7 @@ impl ArmTally {
 
     /// A quantile in milliseconds; `None` without requests.
     pub(super) fn quantile_ms(&self, quantile: f64) -> Option<f64> {
-        (self.requests > 0)
-            .then(|| self.latency_us.value_at_quantile(quantile) as f64 / 1000.0)
+        (self.requests > 0).then(|| self.latency_us.value_at_quantile(quantile) as f64 / 1000.0)
     }
 
     /// The share of failures; `None` without requests.

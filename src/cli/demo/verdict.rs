@@ -55,7 +55,10 @@ fn regression(run: &Run, regress: Regress) -> Option<Check> {
     let (before, after) = (&run.before.canary, &run.after.canary);
     if regress == Regress::None {
         let failed = before.failed + after.failed;
-        return Some(Check { passed: failed == 0, text: format!("failed in the canary: {failed}") });
+        return Some(Check {
+            passed: failed == 0,
+            text: format!("failed in the canary: {failed}"),
+        });
     }
     if before.requests < ENOUGH || after.requests < ENOUGH {
         return None;
@@ -70,10 +73,7 @@ fn regression(run: &Run, regress: Regress) -> Option<Check> {
         }
         Regress::Errors => Some(Check {
             passed: before.failed == 0 && after.failed > 0,
-            text: format!(
-                "failed in the canary: {} before, {} after",
-                before.failed, after.failed
-            ),
+            text: format!("failed in the canary: {} before, {} after", before.failed, after.failed),
         }),
         Regress::Tail => {
             let (was, is) = (before.quantile_ms(0.99)?, after.quantile_ms(0.99)?);
