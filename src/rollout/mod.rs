@@ -18,6 +18,9 @@ mod steering;
 mod view;
 mod workers;
 
+#[cfg(test)]
+mod testing;
+
 pub use decision::{Decision, DecisionKind};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use plan::{
