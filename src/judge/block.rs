@@ -81,8 +81,15 @@ impl ArmCounts {
 /// How the requests or units of a stratum came to their arm.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Coin {
-    /// A coin per request: the canary's share is the realised one of this stratum in this block.
+    /// A coin per request, of unknown share: the realised one of this stratum in this block is
+    /// taken. Only for splits that are not ours; it costs power where pods are known.
     Request,
+    /// A coin per request that falls on the canary with this probability, `w / (w + w_b)` of the
+    /// epoch, whatever fell before.
+    Drawn {
+        /// That probability; strata with 0 or 1 are left out.
+        share: f64,
+    },
     /// A coin per unit (user, session): the probability that a bad event of this stratum is the
     /// canary's, given the past, from [`Interval::share`](super::Interval::share). One stratum
     /// with the share of the epoch, `w / (w + w_b)`, carries `started` and the events of units
@@ -176,10 +183,12 @@ pub struct TrialCounts {
     pub shifted: [[u64; SHIFT_COUNT]; 2],
 }
 
-/// Trials of one stratum: those made under the same weights. Each trial has a coin of its own,
-/// that of its request or of its unit, so the canary's share is the realised one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Trials of one stratum: those made under the same weights. Each has a coin of its own, that of
+/// its request or of its unit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialStratum {
+    /// [`Coin::Drawn`] wherever the split is ours, for units too.
+    pub coin: Coin,
     /// The canary's trials.
     pub canary: TrialCounts,
     /// The baseline's trials.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Ending, SHIFT_COUNT, SHIFTS, Trials, bets,
     promotion::{NonInferiority, assigned, tally, tally_of},
-    thinning::Thinning,
+    thinning::{Tally, Thinning},
     wealth::Wealth,
 };
 
@@ -61,10 +61,12 @@ impl Rung {
         }
     }
 
-    fn update(&mut self, x: f64, pod_share: f64) {
+    fn update(&mut self, thinning: &mut Thinning, tolerance: f64, tally: impl Fn(usize) -> Tally) {
+        let x = thinning.observe(tolerance, &tally);
+        let at_most = thinning.observe_at_most(tolerance, &tally);
         let even = [1.0 / bets::STAKES.len() as f64; bets::STAKES.len()];
         self.more.update(&even, &bets::STAKES.map(|stake| stake.mul_add(x, 1.0)), 0.0);
-        self.less.update(x, pod_share);
+        self.less.update(at_most, thinning.pod_share());
         self.more_peak = self.more_peak.max(self.more.ln());
         self.less_peak = self.less_peak.max(self.less.ln());
     }
@@ -111,21 +113,18 @@ impl Ladders {
         if !thinning.prepare(assigned(trials.strata), trials.pods, 1.0) {
             return;
         }
-        let pod_share = thinning.pod_share();
         for (shift, rungs) in self.latency.iter_mut().enumerate() {
             for (quantile, rung) in rungs.iter_mut().enumerate() {
-                let x = thinning.observe(0.0, |i| {
+                rung.update(thinning, 0.0, |i| {
                     let stratum = &trials.strata[i];
                     let baseline = stratum.baseline.shifted[quantile][UNSHIFTED];
                     let canary = stratum.canary.shifted[quantile][shift];
                     tally_of(canary, baseline, stratum.baseline.started)
                 });
-                rung.update(x, pod_share);
             }
         }
         for (rung, excess) in self.errors.iter_mut().zip(EXCESSES) {
-            let x = thinning.observe(excess, |i| tally(&trials.strata[i], |c| c.failed));
-            rung.update(x, pod_share);
+            rung.update(thinning, excess, |i| tally(&trials.strata[i], |c| c.failed));
         }
     }
 

@@ -93,7 +93,8 @@ impl Gathering {
 fn same_coin(coin: Coin, stratum: &Stratum) -> bool {
     match (coin, stratum.coin) {
         (Coin::Request, Coin::Request) => true,
-        (Coin::Unit { share: a }, Coin::Unit { share: b }) => a.to_bits() == b.to_bits(),
-        (Coin::Request, Coin::Unit { .. }) | (Coin::Unit { .. }, Coin::Request) => false,
+        (Coin::Drawn { share: a }, Coin::Drawn { share: b })
+        | (Coin::Unit { share: a }, Coin::Unit { share: b }) => a.to_bits() == b.to_bits(),
+        (Coin::Request | Coin::Drawn { .. } | Coin::Unit { .. }, _) => false,
     }
 }

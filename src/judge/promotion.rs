@@ -55,9 +55,6 @@ impl Proof {
 const FRACTIONS: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 0.98];
 const PLACES: [f64; 5] = [0.1, 0.1, 0.15, 0.15, 0.5];
 
-/// Covers the error of the quadrature in the direction that is unsafe here.
-const SLACK: f64 = 3e-9;
-
 /// The wealth of bets against "the canary is worse than the margin".
 ///
 /// The factor of a block is `e = 1 - c * pi*/(1 - pi*) * x` with the observation x of matched
@@ -78,10 +75,10 @@ impl NonInferiority {
         self.wealth.ln()
     }
 
+    /// One block, `x` from [`Thinning::observe_at_most`].
     pub(super) fn update(&mut self, x: f64, pod_share: f64) {
         let odds = pod_share / (1.0 - pod_share);
-        let at_most = x + SLACK / pod_share;
-        let factors = FRACTIONS.map(|c| (1.0 - c * odds * at_most).max(0.0));
+        let factors = FRACTIONS.map(|c| (1.0 - c * odds * x).max(0.0));
         self.wealth.update(&PLACES, &factors, 0.0);
     }
 }
@@ -127,7 +124,8 @@ impl Promotion {
         }
         for (proof, bets, peak_ln) in &mut self.proofs {
             let tolerance = if *proof == Proof::Errors { config.margin_errors } else { 0.0 };
-            let x = thinning.observe(tolerance, |i| tally(&trials.strata[i], |c| proof.bad(c)));
+            let counts = |i: usize| tally(&trials.strata[i], |c| proof.bad(c));
+            let x = thinning.observe_at_most(tolerance, counts);
             bets.update(x, thinning.pod_share());
             *peak_ln = peak_ln.max(bets.ln());
         }
@@ -155,7 +153,7 @@ impl Promotion {
 
 pub(super) fn assigned(strata: &[TrialStratum]) -> impl Iterator<Item = Assigned> + Clone + '_ {
     strata.iter().map(|stratum| Assigned {
-        coin: super::Coin::Request,
+        coin: stratum.coin,
         canary: stratum.canary.started,
         baseline: stratum.baseline.started,
     })

@@ -13,8 +13,8 @@ pub const MAX_STRATA: usize = 32;
 /// Expected number of kept events above which only the end of the integral that matters is taken.
 const SHARPEST: f64 = 24.0;
 
-/// What is subtracted for the error of the quadrature.
-const QUADRATURE_ERROR: f64 = 1e-9;
+/// Bound on the error of the quadrature, taken to the safe side.
+const QUADRATURE_ERROR: f64 = 2e-9;
 
 /// What is known of a stratum before its bad events are looked at.
 #[derive(Clone, Copy, Debug)]
@@ -132,6 +132,8 @@ pub(super) struct Thinning {
     pod_share: f64,
     /// Nothing is thinned: the closed form applies.
     plain: bool,
+    /// Every coin falls whatever the others did.
+    independent: bool,
 }
 
 impl Thinning {
@@ -144,6 +146,7 @@ impl Thinning {
             used: 0,
             pod_share: 0.0,
             plain: true,
+            independent: true,
         }
     }
 
@@ -157,22 +160,29 @@ impl Thinning {
     ) -> bool {
         self.used = 0;
         self.plain = true;
+        self.independent = true;
         let strata = strata.take(MAX_STRATA);
-        let Some(pod_share) = pod_share(strata.clone(), pods) else {
+        let known = known_share(pods);
+        // Alone and without pods to match, a stratum is not thinned, and its realised share,
+        // which varies less than the drawn one, is as good.
+        let alone = known.is_none() && strata.clone().nth(1).is_none();
+        let share = |stratum: &Assigned| if alone { stratum.realised() } else { stratum.share() };
+        let Some(pod_share) = known.or_else(|| pooled_share(strata.clone(), share)) else {
             return false;
         };
         self.pod_share = pod_share;
         for (index, stratum) in strata.enumerate() {
-            let Some(share) = stratum.share() else { continue };
+            let Some(share) = share(&stratum) else { continue };
             let rho = share / (1.0 - share) * ((1.0 - pod_share) / pod_share);
             let rho = if (rho - 1.0).abs() < 1e-9 { 1.0 } else { rho };
-            let sticky = matches!(stratum.coin, Coin::Unit { .. });
             let thinned = &mut self.room[self.used];
             self.used += 1;
-            (thinned.index, thinned.sticky) = (index, sticky);
+            thinned.index = index;
+            thinned.sticky = matches!(stratum.coin, Coin::Unit { .. });
             thinned.canary.set_keep((1.0 / rho).min(1.0) / tolerated.max(1.0));
             thinned.baseline.set_keep(rho.min(1.0));
             self.plain &= thinned.canary.keep == 1.0 && thinned.baseline.keep == 1.0;
+            self.independent &= !matches!(stratum.coin, Coin::Request);
         }
         self.used > 0
     }
@@ -187,21 +197,68 @@ impl Thinning {
     /// `tolerance` is dl, additional bad probability that is not held against the canary;
     /// `tally` gives the counts of a stratum by its index.
     pub(super) fn observe(&mut self, tolerance: f64, tally: impl Fn(usize) -> Tally) -> f64 {
+        let tolerance = self.load(tolerance, tally);
+        let (canary, baseline) = self.expected();
+        if canary == 0.0 || (self.plain && tolerance == 0.0) {
+            return self.closed_form(canary, baseline);
+        }
+        if !self.plain && !self.independent {
+            // The realised share: given the number of bad events their coins depend on each other,
+            // and only the bound by Jensen is concave in the canary's number of them.
+            let thinnest = self.thinnest_canary();
+            return canary / (canary + baseline + thinnest) / self.pod_share - 1.0;
+        }
+        self.exact(canary + baseline, -QUADRATURE_ERROR)
+    }
+
+    /// The same from above: its conditional mean is at least 0 while the canary is no better.
+    pub(super) fn observe_at_most(
+        &mut self,
+        tolerance: f64,
+        tally: impl Fn(usize) -> Tally,
+    ) -> f64 {
+        let tolerance = self.load(tolerance, tally);
+        let (canary, baseline) = self.expected();
+        if canary == 0.0 || (self.plain && tolerance == 0.0) {
+            return self.closed_form(canary, baseline);
+        }
+        let used = &self.room[..self.used];
+        if !self.independent && used.iter().any(|t| t.canary.keep < 1.0) {
+            let certain = used.iter().filter(|t| t.baseline.keep == 1.0);
+            let baseline: f64 = certain.map(|t| t.baseline.expected()).sum();
+            let share = canary / (canary + baseline);
+            return self.from_share(share);
+        }
+        self.exact(canary + baseline, QUADRATURE_ERROR)
+    }
+
+    /// Loads the counts of all strata; returns the tolerance in its range.
+    fn load(&mut self, tolerance: f64, tally: impl Fn(usize) -> Tally) -> f64 {
         let tolerance = tolerance.clamp(0.0, 0.5);
         for thinned in &mut self.room[..self.used] {
             thinned.load(&tally(thinned.index), tolerance);
         }
-        let kept_canary: f64 = self.room[..self.used].iter().map(|t| t.canary.expected()).sum();
-        let kept_baseline: f64 = self.room[..self.used]
-            .iter()
-            .map(|t| t.baseline.expected() + t.good * t.virtual_share)
-            .sum();
-        if kept_canary == 0.0 || (self.plain && tolerance == 0.0) {
-            return self.closed_form(kept_canary, kept_baseline);
-        }
-        let ln_nothing = self.ln_nothing();
-        let share = self.integrate(kept_canary + kept_baseline) - QUADRATURE_ERROR;
-        (share.clamp(0.0, 1.0) / self.pod_share + ln_nothing.exp() - 1.0)
+        tolerance
+    }
+
+    /// Expected kept events of the canary and of the baseline, virtual ones with the latter.
+    fn expected(&self) -> (f64, f64) {
+        let used = &self.room[..self.used];
+        let canary = used.iter().map(|t| t.canary.expected()).sum();
+        let virtual_events = |t: &Thinned| t.good * t.virtual_share;
+        let baseline = used.iter().map(|t| t.baseline.expected() + virtual_events(t)).sum();
+        (canary, baseline)
+    }
+
+    fn exact(&mut self, expected: f64, error: f64) -> f64 {
+        let share = self.integrate(expected) + error;
+        self.from_share(share)
+    }
+
+    /// x from E[K'/(K'+L'); K' > 0].
+    fn from_share(&self, share: f64) -> f64 {
+        let nothing = self.ln_nothing().exp();
+        (share.clamp(0.0, 1.0) / self.pod_share + nothing - 1.0)
             .clamp(-1.0, 1.0 / self.pod_share - 1.0)
     }
 
@@ -210,6 +267,16 @@ impl Thinning {
             return if kept_baseline == 0.0 { 0.0 } else { self.ln_nothing().exp_m1() };
         }
         kept_canary / (kept_canary + kept_baseline) / self.pod_share - 1.0
+    }
+
+    /// What the thinning of the canary itself may cost: (1 - the smallest a) * the largest psi.
+    fn thinnest_canary(&self) -> f64 {
+        let lost = |t: &Thinned| {
+            let heaviest =
+                t.canary.bins.used().iter().map(|(psi, _)| PSI[*psi]).fold(1.0, f64::max);
+            (1.0 - t.canary.keep) * heaviest
+        };
+        self.room[..self.used].iter().map(lost).fold(0.0, f64::max)
     }
 
     /// ln P(no event is kept).
@@ -310,37 +377,59 @@ impl Thinned {
 
 impl Assigned {
     /// The probability that a bad event of the stratum is the canary's, given the past.
-    pub(super) fn share(&self) -> Option<f64> {
-        let share = match self.coin {
-            Coin::Request => {
-                let canary = self.canary as f64;
-                canary / (canary + self.baseline as f64)
+    fn share(&self) -> Option<f64> {
+        match self.coin {
+            Coin::Request => self.realised(),
+            Coin::Drawn { share } | Coin::Unit { share } => inside(share),
+        }
+    }
+
+    /// The canary's share of the requests of this block, where each had a coin.
+    fn realised(&self) -> Option<f64> {
+        match self.coin {
+            Coin::Request | Coin::Drawn { .. } => {
+                inside(self.canary as f64 / (self.canary as f64 + self.baseline as f64))
             }
-            Coin::Unit { share } => share,
-        };
-        (share > 0.0 && share < 1.0).then_some(share)
+            Coin::Unit { share } => inside(share),
+        }
     }
 }
 
+fn inside(share: f64) -> Option<f64> {
+    (share > 0.0 && share < 1.0).then_some(share)
+}
+
 /// pi*, the share of a disturbance that would be the canary's if the versions were equal: its
-/// share of the pods; where these are unknown its share of the requests. The share of a sticky
-/// stratum enters by design, because its realised share depends on the coins of heavy users.
-fn pod_share(strata: impl Iterator<Item = Assigned>, pods: Option<Pods>) -> Option<f64> {
-    if let Some(Pods { canary: canary @ 1.., baseline: baseline @ 1.. }) = pods {
-        return Some(f64::from(canary) / (f64::from(canary) + f64::from(baseline)));
+/// share of the pods.
+fn known_share(pods: Option<Pods>) -> Option<f64> {
+    match pods {
+        Some(Pods { canary: canary @ 1.., baseline: baseline @ 1.. }) => {
+            Some(f64::from(canary) / (f64::from(canary) + f64::from(baseline)))
+        }
+        Some(_) | None => None,
     }
+}
+
+/// pi* where the pods are unknown: the canary's share of the requests. The share of a sticky
+/// stratum enters by design, because its realised share depends on the coins of heavy users.
+fn pooled_share(
+    strata: impl Iterator<Item = Assigned>,
+    share: impl Fn(&Assigned) -> Option<f64>,
+) -> Option<f64> {
     let (mut canary, mut all) = (0.0, 0.0);
     for stratum in strata {
-        let Some(share) = stratum.share() else { continue };
+        let Some(share) = share(&stratum) else { continue };
         let started = stratum.canary as f64 + stratum.baseline as f64;
         canary += share * started;
         all += started;
     }
-    let share = canary / all;
-    (share > 0.0 && share < 1.0).then_some(share)
+    inside(canary / all)
 }
 
 /// ln(base^count), with 0^0 = 1.
 fn ln_power(base: f64, count: f64) -> f64 {
     if count == 0.0 { 0.0 } else { (count * base.max(0.0).ln()).max(-1e9) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,9 +219,10 @@ impl Drawing {
             arm(canary_started, &canary, stalled[1], setting.promotion, dice);
         let (baseline, baseline_trials) =
             arm(all - canary_started, &baseline, stalled[0], setting.promotion, dice);
+        let coin = Coin::Drawn { share: weight };
         Counts {
-            stratum: Stratum { weights: 0, coin: Coin::Request, canary, baseline },
-            trials: TrialStratum { canary: canary_trials, baseline: baseline_trials },
+            stratum: Stratum { weights: 0, coin, canary, baseline },
+            trials: TrialStratum { coin, canary: canary_trials, baseline: baseline_trials },
         }
     }
 
