@@ -183,9 +183,7 @@ impl Running {
     /// written, then the admin server.
     pub fn shutdown(self) {
         self.begin_shutdown();
-        for (name, thread) in [("reload", self.reload_thread)] {
-            join(name, thread);
-        }
+        join("reload", self.reload_thread);
         if let Some(proxy) = Arc::into_inner(self.proxy) {
             proxy.join();
         }
