@@ -98,7 +98,14 @@ pub fn start(compiled: Compiled, options: Options) -> anyhow::Result<Running> {
         workers,
         started,
     })?;
-    let listeners = bind_all(&compiled.proxy.listeners, &[])?;
+    // The journal is replayed: now the sockets may open.
+    let listeners = match bind_all(&compiled.proxy.listeners, &[]) {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            control.stop();
+            return Err(error);
+        }
+    };
     let (trigger, watcher) = shutdown::channel();
     let inputs = proxy::Inputs {
         started,
