@@ -114,6 +114,26 @@ impl Scalar for Count {
 }
 scalar!(Count, "Count");
 
+/// A plain number, not negative.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(super) struct Number(pub(super) f64);
+
+impl Scalar for Number {
+    fn parse(text: &str) -> Result<Self, String> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b'_');
+        let number = text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite());
+        match number {
+            Some(number) if plain => Ok(Self(number)),
+            Some(_) | None => {
+                Err(format!("`{text}` is not a plain number\nwrite it like 0.6 or 500"))
+            }
+        }
+    }
+    const PATTERN: Option<&'static str> = Some(r"[0-9_]+(\.[0-9]+)?");
+    const JSON_TYPES: &'static [&'static str] = &["number", "string"];
+}
+scalar!(Number, "Number");
+
 /// A percentage in steps of 0.01 %, in those steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Percent(u32);
@@ -150,9 +170,9 @@ impl Scalar for Percent {
     fn parse(text: &str) -> Result<Self, String> {
         let Some(number) = text.strip_suffix('%').map(str::trim_end) else {
             return Err(match text.parse::<f64>() {
-                Ok(number) if number.is_finite() => format!(
-                    "`{text}` is a bare number where a percentage is needed\nwrite {text}%"
-                ),
+                Ok(number) if number.is_finite() => {
+                    format!("`{text}` is a bare number where a percentage is needed\nwrite {text}%")
+                }
                 _ => format!("`{text}` is not a percentage\nwrite it like 5% or 0.25%"),
             });
         };
@@ -192,7 +212,9 @@ impl Scalar for Time {
         match humantime::parse_duration(text) {
             Ok(time) if time <= LONGEST => Ok(Self(time)),
             Ok(_) => Err(format!("`{text}` is longer than a year\nwrite less than 366d")),
-            Err(_) => Err(format!("`{text}` is not a duration\nwrite it like 250ms, 5s, 1m, 1h 30m")),
+            Err(_) => {
+                Err(format!("`{text}` is not a duration\nwrite it like 250ms, 5s, 1m, 1h 30m"))
+            }
         }
     }
     const PATTERN: Option<&'static str> = Some(r"([0-9.]+\s*[a-zµ]+\s*)+");
@@ -225,7 +247,9 @@ impl Scalar for Size {
             _ => return Err(format!("`{text}` is not a size\nwrite it like 512B, 64KiB, 1GiB")),
         };
         let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-        bytes.map(Self).ok_or_else(|| format!("`{text}` is not a size\nwrite it like 64KiB or 1GiB"))
+        bytes
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a size\nwrite it like 64KiB or 1GiB"))
     }
     const PATTERN: Option<&'static str> = Some(r"[0-9]+\s*(B|kB|KB|MB|GB|KiB|MiB|GiB|TiB)");
     const JSON_TYPES: &'static [&'static str] = &["string"];
@@ -269,7 +293,10 @@ mod tests {
         assert_eq!(steps("100%"), Ok(10_000));
         let wrong = |text| Percent::parse(text).unwrap_err();
         assert_eq!(wrong("5"), "`5` is a bare number where a percentage is needed\nwrite 5%");
-        assert_eq!(wrong("0.05"), "`0.05` is a bare number where a percentage is needed\nwrite 0.05%");
+        assert_eq!(
+            wrong("0.05"),
+            "`0.05` is a bare number where a percentage is needed\nwrite 0.05%"
+        );
         assert_eq!(wrong("0.001%"), "`0.001%` is finer than 0.01 %\nround it to two decimals");
         for text in ["-1%", ".5%", "5.%", "%", "five%", "1e2%", "99999999999%", "5 % "] {
             assert!(Percent::parse(text).is_err(), "{text}");

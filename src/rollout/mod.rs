@@ -13,6 +13,7 @@ mod shares;
 mod snapshot;
 mod state;
 mod status;
+mod step;
 mod steering;
 mod view;
 mod workers;
@@ -31,3 +32,4 @@ pub use snapshot::{
     CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,
 };
 pub use status::{ArmStatus, Phase, RolloutStatus, RouteStatus, Status, Verdict};
+pub use step::{Change, Forbidden, Obstacle, Rollout, Seen, Step, Wait, Why};

@@ -25,9 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lab", &["judge", "rollout", "measure", "routing"]),
     (
         "app",
-        &[
-            "measure", "judge", "shutdown", "routing", "proxy", "rollout", "admin", "config", "lab",
-        ],
+        &["measure", "judge", "shutdown", "routing", "proxy", "rollout", "admin", "config", "lab"],
     ),
     (
         "cli",
@@ -139,7 +137,11 @@ fn imports_are_found_in_every_notation() {
         assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), expected, "{text}");
     };
     check("use crate::measure::Event;", 1, &["measure"]);
-    check("use crate::{\n    admin::Settings,\n    proxy::{self, Limits},\n};", 1, &["admin", "proxy"]);
+    check(
+        "use crate::{\n    admin::Settings,\n    proxy::{self, Limits},\n};",
+        1,
+        &["admin", "proxy"],
+    );
     check("fn f() -> crate::judge::Odds { crate::rollout::now() }", 1, &["judge", "rollout"]);
     check("use super::super::lab::X;", 2, &["lab"]);
     check("use super::plan::X;", 2, &[]);

@@ -7,8 +7,11 @@ mod matching;
 mod names;
 mod rollouts;
 mod routes;
+mod scenario;
 mod services;
 mod upstreams;
+
+pub(super) use scenario::compile as compile_scenario;
 
 use std::{
     cell::RefCell,
@@ -46,12 +49,7 @@ impl Compiling<'_, '_> {
         self.reading.problem(spot, message, None);
     }
 
-    fn problem_with_help(
-        &self,
-        spot: Spot,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    fn problem_with_help(&self, spot: Spot, message: impl Into<String>, help: impl Into<String>) {
         self.reading.problem(spot, message, Some(help.into()));
     }
 
