@@ -137,7 +137,7 @@ async fn the_binary_describes_itself() {
     let completions = run(&["completions", "zsh"]).await;
     assert!(String::from_utf8_lossy(&completions.stdout).contains("set-weight"));
     let manual = run(&["man"]).await;
-    assert!(String::from_utf8_lossy(&manual.stdout).contains("SET\\-WEIGHT"));
+    assert!(String::from_utf8_lossy(&manual.stdout).contains("HALDANE SET-WEIGHT"));
 }
 
 #[tokio::test]

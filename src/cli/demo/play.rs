@@ -53,7 +53,8 @@ pub(super) async fn play(arguments: &Whole) -> Result<(), Failure> {
     let addresses = (baseline.local_addr()?, canary.local_addr()?, state.0.clone());
     // The proxy makes runtimes of its own, which must not happen inside of one.
     let starting = spawn_blocking(move || start_proxy(addresses.0, addresses.1, &addresses.2));
-    let running = starting.await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
+    let running =
+        starting.await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
     let handle = running.handle();
     let started = Instant::now();
     let until = started + arguments.time;
