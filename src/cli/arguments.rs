@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::Uri;
 
-use super::{demo, logging::LogFormat};
+use super::{demo, explain, logging::LogFormat};
+
+/// The configuration of the system, used where none is named.
+pub(super) const DEFAULT_CONFIG: &str = "/etc/haldane/haldane.yaml";
 
 /// A reverse proxy that splits traffic between a baseline and its canaries, measures both, and
 /// takes weight away from a canary when the evidence says that it is worse.
@@ -53,6 +56,14 @@ pub(super) enum Verb {
     Run(Run),
     /// Show a canary going wrong: proxy, two upstreams and clients in one process
     Demo(demo::Arguments),
+    /// Say what is wrong with a configuration, and what to think about
+    Check {
+        /// The configuration
+        #[arg(short, long, default_value = DEFAULT_CONFIG, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Say which route, cohort and arm a request gets, and why
+    Explain(explain::Arguments),
     /// Say what is going on
     Status(Status),
     /// Set a canary's weight and stay there until `resume`
@@ -75,6 +86,8 @@ pub(super) enum Verb {
     Reload,
     /// Exit with 0 if the running proxy is ready
     Healthcheck,
+    /// Print the JSON schema of the configuration
+    Schema,
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -89,7 +102,7 @@ pub(super) enum Verb {
 #[derive(Args, Debug)]
 pub(super) struct Run {
     /// The configuration
-    #[arg(short, long, default_value = "/etc/haldane/haldane.yaml", value_name = "FILE")]
+    #[arg(short, long, default_value = DEFAULT_CONFIG, value_name = "FILE")]
     pub(super) config: PathBuf,
     /// Number of worker threads; the number of cores where left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

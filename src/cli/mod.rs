@@ -2,14 +2,17 @@
 
 mod act;
 mod arguments;
+mod check;
 mod client;
 mod demo;
 mod exit;
+mod explain;
 mod healthcheck;
 mod logging;
 mod manual;
 mod reload;
 mod run;
+mod schema;
 mod status;
 
 use std::process::ExitCode;
@@ -34,6 +37,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.verb {
         Verb::Run(arguments) => run::run(arguments),
         Verb::Demo(arguments) => demo::run(arguments),
+        Verb::Check { config } => check::run(global.output, config),
+        Verb::Explain(arguments) => explain::run(global.output, arguments),
         Verb::Status(arguments) => wait_for(status::run(global, arguments)),
         Verb::SetWeight(to) => {
             let action = Action::plain("weight", &to.why.reason).with("weight", &*to.weight);
@@ -60,6 +65,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         }
         Verb::Reload => wait_for(reload::run(global)),
         Verb::Healthcheck => wait_for(healthcheck::run(global)),
+        Verb::Schema => schema::run(),
         Verb::Completions { shell } => manual::completions(*shell),
         Verb::Man => manual::page(),
         Verb::Version => {

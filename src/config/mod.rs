@@ -123,8 +123,8 @@ pub fn compile_text(
     let problems = |list| Problems::new(path.to_owned(), text, list);
     let tree = yaml::parse(text).map_err(|flaw| {
         let yaml::Place { line, column, .. } = flaw.place;
-        let message = format!("not YAML: {}", flaw.message);
-        problems(vec![Problem { line, column, path: String::new(), message, help: None }])
+        let (path, message) = (String::new(), flaw.message);
+        problems(vec![Problem { line, column, path, message, help: None }])
     })?;
     let reading = reader::Reading::new(env);
     // What cannot be read was noted by the reader; the rest is still compiled.

@@ -60,7 +60,6 @@ impl Problems {
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({ "file": self.file.display().to_string(), "problems": self.list })
     }
-
 }
 
 impl fmt::Display for Problems {
@@ -76,7 +75,8 @@ impl fmt::Display for Problems {
                 write!(formatter, ": {}", problem.path)?;
             }
             writeln!(formatter, ": {}", problem.message)?;
-            if let Some(line) = (problem.line as usize).checked_sub(1).and_then(|at| lines.get(at)) {
+            if let Some(line) = (problem.line as usize).checked_sub(1).and_then(|at| lines.get(at))
+            {
                 write_snippet(problem, line, formatter)?;
             }
             if let Some(help) = &problem.help {
@@ -90,11 +90,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-fn write_snippet(
-    problem: &Problem,
-    line: &str,
-    formatter: &mut fmt::Formatter<'_>,
-) -> fmt::Result {
+fn write_snippet(problem: &Problem, line: &str, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     // A line of a minified file would bury the message.
     const WIDEST: usize = 160;
     if line.chars().count() > WIDEST {
@@ -122,7 +118,7 @@ pub(super) fn suggest<'a>(word: &str, accepted: impl IntoIterator<Item = &'a str
         .min();
     match (nearest, accepted.len()) {
         (_, 0) => "there is none to choose from".to_owned(),
-        (Some((_, candidate)), 1..=12) => {
+        (Some((_, candidate)), 2..=12) => {
             format!("did you mean `{candidate}`? accepted: {}", accepted.join(", "))
         }
         (Some((_, candidate)), _) => format!("did you mean `{candidate}`?"),

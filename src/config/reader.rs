@@ -6,12 +6,7 @@
 //! of one, [`SHAPE`] picks a variant by what the node is. Unknown and repeated keys are noted here,
 //! by the field names that serde passes in. Every scalar is interpolated on its way out.
 
-use std::{
-    borrow::Cow,
-    cell::RefCell,
-    collections::HashSet,
-    fmt,
-};
+use std::{borrow::Cow, cell::RefCell, collections::HashSet, fmt};
 
 use serde::{
     Deserializer,
@@ -103,11 +98,6 @@ impl<'t> Reading<'t> {
     /// The path of a spot, such as `routes[3].match`.
     pub(super) fn path(&self, spot: Spot) -> String {
         path(&self.spots.borrow(), spot)
-    }
-
-    /// The bytes of the file that hold what stands at `spot`.
-    pub(super) fn bytes(&self, spot: Spot) -> std::ops::Range<usize> {
-        self.spots.borrow().get(spot.0 as usize).map_or(0..0, |entry| entry.place.bytes())
     }
 
     /// What the interpolated scalars came to, in the order in which they were read.
@@ -492,8 +482,7 @@ impl<'r, 't> MapAccess<'t> for Entries<'r, 't> {
                 child.reading.problem(child.spot, "nothing is said about it", None);
             }
             self.value = Some(child);
-            let key_spot =
-                child.reading.spot(self.at.spot, Step::Key(text.clone()), key.place);
+            let key_spot = child.reading.spot(self.at.spot, Step::Key(text.clone()), key.place);
             return seed.deserialize(Key { spot: key_spot, text }).map(Some);
         }
         Ok(None)

@@ -150,9 +150,9 @@ impl Scalar for Percent {
     fn parse(text: &str) -> Result<Self, String> {
         let Some(number) = text.strip_suffix('%').map(str::trim_end) else {
             return Err(match text.parse::<f64>() {
-                Ok(number) if number.is_finite() => format!(
-                    "`{text}` is a bare number where a percentage is needed\nwrite {text}%"
-                ),
+                Ok(number) if number.is_finite() => {
+                    format!("`{text}` is a bare number where a percentage is needed\nwrite {text}%")
+                }
                 _ => format!("`{text}` is not a percentage\nwrite it like 5% or 0.25%"),
             });
         };
@@ -192,7 +192,9 @@ impl Scalar for Time {
         match humantime::parse_duration(text) {
             Ok(time) if time <= LONGEST => Ok(Self(time)),
             Ok(_) => Err(format!("`{text}` is longer than a year\nwrite less than 366d")),
-            Err(_) => Err(format!("`{text}` is not a duration\nwrite it like 250ms, 5s, 1m, 1h 30m")),
+            Err(_) => {
+                Err(format!("`{text}` is not a duration\nwrite it like 250ms, 5s, 1m, 1h 30m"))
+            }
         }
     }
     const PATTERN: Option<&'static str> = Some(r"([0-9.]+\s*[a-zµ]+\s*)+");
@@ -225,7 +227,9 @@ impl Scalar for Size {
             _ => return Err(format!("`{text}` is not a size\nwrite it like 512B, 64KiB, 1GiB")),
         };
         let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-        bytes.map(Self).ok_or_else(|| format!("`{text}` is not a size\nwrite it like 64KiB or 1GiB"))
+        bytes
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a size\nwrite it like 64KiB or 1GiB"))
     }
     const PATTERN: Option<&'static str> = Some(r"[0-9]+\s*(B|kB|KB|MB|GB|KiB|MiB|GiB|TiB)");
     const JSON_TYPES: &'static [&'static str] = &["string"];
@@ -269,7 +273,10 @@ mod tests {
         assert_eq!(steps("100%"), Ok(10_000));
         let wrong = |text| Percent::parse(text).unwrap_err();
         assert_eq!(wrong("5"), "`5` is a bare number where a percentage is needed\nwrite 5%");
-        assert_eq!(wrong("0.05"), "`0.05` is a bare number where a percentage is needed\nwrite 0.05%");
+        assert_eq!(
+            wrong("0.05"),
+            "`0.05` is a bare number where a percentage is needed\nwrite 0.05%"
+        );
         assert_eq!(wrong("0.001%"), "`0.001%` is finer than 0.01 %\nround it to two decimals");
         for text in ["-1%", ".5%", "5.%", "%", "five%", "1e2%", "99999999999%", "5 % "] {
             assert!(Percent::parse(text).is_err(), "{text}");

@@ -126,7 +126,8 @@ impl Seen {
     fn of(path: &Path) -> Self {
         let mut bytes = Vec::new();
         // One byte more than is ever loaded, so that growing beyond the bound is a change.
-        let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+        let read =
+            File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
         match read {
             Ok(_) => Self::Content(Sha256::digest(&bytes).into()),
             Err(_) => Self::Nothing,
@@ -206,7 +207,8 @@ mod tests {
     #[track_caller]
     fn expect_change(watch: &mut Watch) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let change = runtime.block_on(async { tokio::time::timeout(PATIENCE, watch.changed()).await });
+        let change =
+            runtime.block_on(async { tokio::time::timeout(PATIENCE, watch.changed()).await });
         assert_eq!(change, Ok(Some(())));
     }
 

@@ -6,7 +6,7 @@
 //! takes a quarter of the time that its typed deserializer needs with positions. Anchors, aliases
 //! and merge keys are resolved here, within tight bounds.
 
-use std::{borrow::Cow, collections::HashMap, ops::Range};
+use std::{borrow::Cow, collections::HashMap};
 
 use serde_yaml::granit_parser::{self, Event, Parser, ScalarStyle, ScanError, Span, Tag};
 
@@ -46,29 +46,14 @@ pub(super) struct Place {
     pub(super) line: u32,
     /// Column.
     pub(super) column: u32,
-    /// First byte.
-    start: u32,
-    /// The byte after the last.
-    end: u32,
 }
 
 impl Place {
     /// The very beginning of the file.
-    pub(super) const START: Self = Self { line: 1, column: 1, start: 0, end: 0 };
-
-    /// The bytes of the file that hold it.
-    pub(super) fn bytes(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
+    pub(super) const START: Self = Self { line: 1, column: 1 };
 
     fn of_span(span: &Span) -> Self {
-        let bytes = span.byte_range().unwrap_or(0..0);
-        Self {
-            line: narrow(span.start.line()),
-            column: narrow(span.start.col() + 1),
-            start: narrow(bytes.start),
-            end: narrow(bytes.end),
-        }
+        Self { line: narrow(span.start.line()), column: narrow(span.start.col() + 1) }
     }
 }
 
@@ -93,7 +78,10 @@ impl Flaw {
 
 impl From<ScanError> for Flaw {
     fn from(error: ScanError) -> Self {
-        Self { place: Place::of_span(&Span::empty(*error.marker())), message: error.info() }
+        Self {
+            place: Place::of_span(&Span::empty(*error.marker())),
+            message: format!("not YAML: {}", error.info()),
+        }
     }
 }
 

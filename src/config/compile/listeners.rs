@@ -35,7 +35,8 @@ pub(super) fn compile(
             compiling.problem(spot, message);
         }
         let any_port = matches!(&settings.address, Listen::Tcp(address) if address.port() == 0);
-        if let Some(first) = addresses.insert(settings.address.clone(), line).filter(|_| !any_port) {
+        if let Some(first) = addresses.insert(settings.address.clone(), line).filter(|_| !any_port)
+        {
             compiling.problem(spot, format!("the address is taken, see line {first}"));
         }
         listeners.push(settings);

@@ -13,7 +13,7 @@ use crate::{
         reader::Spot,
         values::{Percent, Text},
     },
-    routing::{Condition, Device, HostPattern, Salt, ValueMatch},
+    routing::{Condition, Device, HostPattern, Salt, ValueMatch, normalise_path},
 };
 
 /// Memory that one compiled expression may take.
@@ -27,7 +27,8 @@ pub(super) fn compile_cohorts(
 ) -> Vec<(Arc<str>, Condition)> {
     let mut cohorts: Vec<(Arc<str>, Condition)> = Vec::new();
     let mut lines = HashMap::new();
-    for (cohort, spot) in list.get().map_or(&[] as &[_], |list| list).iter().filter_map(Given::located)
+    for (cohort, spot) in
+        list.get().map_or(&[] as &[_], |list| list).iter().filter_map(Given::located)
     {
         let Some((Text(name), name_spot)) = cohort.name.located() else {
             if cohort.name.is_absent() {
@@ -78,15 +79,22 @@ fn one(matching: &file::Match, owner: &str, compiling: &Compiling<'_, '_>) -> Co
         m.path_regex.get().is_some(),
         Condition::PathRegex(texts(&m.path_regex, compiling, expression)),
     );
-    push(m.header.get().is_some(), tested(&m.header, compiling, |name, spot, value| {
-        Some(Condition::Header(compiling.header_name(name, spot)?, value))
-    }));
-    push(m.cookie.get().is_some(), tested(&m.cookie, compiling, |name, spot, value| {
-        Some(Condition::Cookie(compiling.token(name, spot)?, value))
-    }));
-    push(m.query.get().is_some(), tested(&m.query, compiling, |name, _, value| {
-        Some(Condition::Query(name.into(), value))
-    }));
+    push(
+        m.header.get().is_some(),
+        tested(&m.header, compiling, |name, spot, value| {
+            Some(Condition::Header(compiling.header_name(name, spot)?, value))
+        }),
+    );
+    push(
+        m.cookie.get().is_some(),
+        tested(&m.cookie, compiling, |name, spot, value| {
+            Some(Condition::Cookie(compiling.token(name, spot)?, value))
+        }),
+    );
+    push(
+        m.query.get().is_some(),
+        tested(&m.query, compiling, |name, _, value| Some(Condition::Query(name.into(), value))),
+    );
     push(m.client_ip.get().is_some(), Condition::ClientIp(compiling.networks(&m.client_ip)));
     if m.country.get().is_some() {
         compiling.not_yet("`country` in a match (no request has one)", m.country.spot());
@@ -95,9 +103,12 @@ fn one(matching: &file::Match, owner: &str, compiling: &Compiling<'_, '_>) -> Co
     push(m.device.get().is_some(), Condition::Device(devices(&m.device, compiling)));
     if m.jwt_claim.get().is_some() {
         compiling.not_yet("`jwt_claim` in a match (no request has one)", m.jwt_claim.spot());
-        push(true, tested(&m.jwt_claim, compiling, |name, _, value| {
-            Some(Condition::JwtClaim(name.into(), value))
-        }));
+        push(
+            true,
+            tested(&m.jwt_claim, compiling, |name, _, value| {
+                Some(Condition::JwtClaim(name.into(), value))
+            }),
+        );
     }
     if let Some((share, spot)) = m.percent.located() {
         push(true, percent(share, spot, owner, compiling));
@@ -175,7 +186,13 @@ fn path(text: &str, spot: Spot, compiling: &Compiling<'_, '_>) -> Option<Arc<str
     } else if text.contains('*') {
         "holds a `*`, which means nothing here; `path_regex` takes expressions"
     } else {
-        return Some(text.into());
+        match normalise_path(text) {
+            Ok(normal) => return Some(normal.into()),
+            Err(problem) => {
+                compiling.problem(spot, format!("`{text}` never matches: {problem}"));
+                return None;
+            }
+        }
     };
     compiling.problem(spot, format!("the path `{text}` {wrong}"));
     None
@@ -311,5 +328,81 @@ impl Compiling<'_, '_> {
             self.problem(spot, format!("{percent} of the traffic is more than there is"));
         }
         weight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::config::{reader::Reading, yaml};
+
+    /// The condition of a match, as it is shown for debugging.
+    fn condition(text: &str) -> String {
+        let tree = yaml::parse(text).unwrap();
+        let reading = Reading::new(&|_| None);
+        let matching = Given::<file::Match>::deserialize(reading.root(&tree)).unwrap();
+        let base = std::path::Path::new("/etc");
+        let compiling = Compiling { reading: &reading, base, notes: Default::default() };
+        let condition = compile(&matching, "owner", &compiling);
+        assert!(!reading.has_problems());
+        format!("{condition:?}")
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &Condition) {
+        assert_eq!(condition(text), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn one_key_with_several_values_is_any_of_them() {
+        let hosts =
+            vec![HostPattern::Exact("a.example".into()), HostPattern::Suffix(".b.example".into())];
+        check("{ host: [A.example, '*.b.example'] }", &Condition::Host(hosts));
+        check(
+            "{ query: [{ name: a, exact: [1, 0.10] }, { name: b, present: false }] }",
+            &Condition::Any(vec![
+                Condition::Query("a".into(), ValueMatch::Exact(vec!["1".into(), "0.10".into()])),
+                Condition::Query("b".into(), ValueMatch::Present(false)),
+            ]),
+        );
+    }
+
+    #[test]
+    fn several_keys_are_all_of_them_and_any_all_not_nest() {
+        let either = Condition::Any(vec![
+            Condition::Path(vec!["/a".into()]),
+            Condition::Not(Box::new(Condition::Path(vec!["/b".into()]))),
+        ]);
+        check(
+            "{ path_prefix: /cart/, any: [{ path: /a }, { not: { path: /b } }] }",
+            &Condition::All(vec![Condition::PathPrefix(vec!["/cart".into()]), either]),
+        );
+        check("{}", &Condition::All(Vec::new()));
+    }
+
+    #[test]
+    fn paths_are_matched_in_the_form_in_which_they_are_forwarded() {
+        check("{ path: /%7euser/%c3%a4 }", &Condition::Path(vec!["/~user/%C3%A4".into()]));
+        check("{ path: /ä }", &Condition::Path(vec!["/%C3%A4".into()]));
+        check("{ path_prefix: / }", &Condition::PathPrefix(vec!["/".into()]));
+    }
+
+    #[test]
+    fn a_share_is_salted_by_its_owner() {
+        let share = |salt| Condition::Percent {
+            share_bp: 1_250,
+            by: vec![crate::routing::KeySource::Cookie("uid".into())],
+            salt: Salt::derive(salt),
+        };
+        check("{ percent: { share: 12.5%, by: { cookie: uid } } }", &share("owner"));
+        check("{ percent: { share: 12.5%, by: { cookie: uid }, salt: s } }", &share("s"));
+    }
+
+    #[test]
+    fn a_single_address_is_a_network_of_one() {
+        let networks = ["192.0.2.7/32", "10.0.0.0/8"].map(|text| text.parse().unwrap());
+        check("{ client_ip: [192.0.2.7, 10.1.2.3/8] }", &Condition::ClientIp(networks.to_vec()));
     }
 }

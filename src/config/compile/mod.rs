@@ -46,12 +46,7 @@ impl Compiling<'_, '_> {
         self.reading.problem(spot, message, None);
     }
 
-    fn problem_with_help(
-        &self,
-        spot: Spot,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    fn problem_with_help(&self, spot: Spot, message: impl Into<String>, help: impl Into<String>) {
         self.reading.problem(spot, message, Some(help.into()));
     }
 

@@ -124,7 +124,8 @@ impl Compiling<'_, '_> {
 
     /// A cookie's name.
     pub(super) fn token(&self, text: &str, spot: Spot) -> Option<Arc<str>> {
-        let separator = |byte: u8| !byte.is_ascii_graphic() || b"=;,\"\\()<>@:/[]?{}".contains(&byte);
+        let separator =
+            |byte: u8| !byte.is_ascii_graphic() || b"=;,\"\\()<>@:/[]?{}".contains(&byte);
         if text.is_empty() || text.bytes().any(separator) {
             self.problem(spot, format!("`{text}` cannot be the name of a cookie"));
             return None;
@@ -177,7 +178,11 @@ impl Compiling<'_, '_> {
             return None;
         }
         if name == http::header::HOST {
-            self.problem_with_help(spot, "the host is no ordinary field", "use `rewrite: { host }`");
+            self.problem_with_help(
+                spot,
+                "the host is no ordinary field",
+                "use `rewrite: { host }`",
+            );
             return None;
         }
         Some(name)

@@ -150,7 +150,8 @@ fn compile_stages(
             file::StageOrWeight::Stage(stage) => compile_stage(stage, spot, judge, compiling),
         };
         let Some(compiled) = compiled else { continue };
-        if let Some(before) = stages.last().filter(|before| before.weight_bp >= compiled.weight_bp) {
+        if let Some(before) = stages.last().filter(|before| before.weight_bp >= compiled.weight_bp)
+        {
             let [this, before] =
                 [compiled.weight_bp, before.weight_bp].map(|bp| Percent::of_steps(bp.into()));
             let message = format!("{this} is no more than the {before} of the stage before");
@@ -218,11 +219,7 @@ fn compile_judge(judge: &Given<file::Judge>, compiling: &Compiling<'_, '_>) -> J
             }
         }),
         block: block(&judge.block, compiling),
-        max_bad_responses: compiling.number(
-            &judge.max_bad_responses,
-            1,
-            default.max_bad_responses,
-        ),
+        max_bad_responses: compiling.number(&judge.max_bad_responses, 1, default.max_bad_responses),
     }
 }
 

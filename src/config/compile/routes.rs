@@ -17,9 +17,7 @@ use crate::{
         values::Text,
     },
     rollout::Slo,
-    routing::{
-        Condition, FailedWhen, Judged, RecorderGrid, Rewrite, Route, Service, ServiceId,
-    },
+    routing::{Condition, FailedWhen, Judged, RecorderGrid, Rewrite, Route, Service, ServiceId},
 };
 
 /// After this long without an answer a request is hung, unless the route says otherwise.

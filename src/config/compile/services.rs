@@ -120,8 +120,7 @@ fn compile_arms(
     upstreams: &mut Upstreams,
     compiling: &Compiling<'_, '_>,
 ) -> (Vec<Arm>, Vec<CanaryPlan>) {
-    let baseline =
-        upstreams.resolve(&written.baseline, &format!("{service}/baseline"), compiling);
+    let baseline = upstreams.resolve(&written.baseline, &format!("{service}/baseline"), compiling);
     let mut arms = vec![Arm {
         name: "baseline".into(),
         version: "".into(),
@@ -276,11 +275,7 @@ fn compile_cohorts(
     (policies, slos)
 }
 
-fn compile_pin(
-    pin: &Given<Text>,
-    arms: &[Arm],
-    compiling: &Compiling<'_, '_>,
-) -> Option<ArmIndex> {
+fn compile_pin(pin: &Given<Text>, arms: &[Arm], compiling: &Compiling<'_, '_>) -> Option<ArmIndex> {
     let (Text(pin), spot) = pin.located()?;
     let index = arms.iter().position(|arm| *arm.name == **pin);
     if index.is_none() {

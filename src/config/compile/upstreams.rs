@@ -86,7 +86,12 @@ impl Upstreams {
     }
 
     /// An endpoint is its own name, so that both arms may share one upstream and its connections.
-    fn by_text(&mut self, text: &str, spot: Spot, compiling: &Compiling<'_, '_>) -> Option<UpstreamId> {
+    fn by_text(
+        &mut self,
+        text: &str,
+        spot: Spot,
+        compiling: &Compiling<'_, '_>,
+    ) -> Option<UpstreamId> {
         if let Some(id) = self.by_name.get(text) {
             return Some(*id);
         }
@@ -97,7 +102,8 @@ impl Upstreams {
         let names = self.by_name.keys().map(String::as_str).filter(|name| !name.contains(':'));
         let mut names: Vec<&str> = names.collect();
         names.sort_unstable();
-        compiling.unknown(spot, format!("no upstream is named `{text}`"), text, names.into_iter());
+        let message = format!("no upstream is named `{text}`, and an endpoint has a `:`");
+        compiling.unknown(spot, message, text, names.into_iter());
         None
     }
 
@@ -174,7 +180,10 @@ fn compile_pool(pool: &file::Pool, upstream: &mut Upstream, compiling: &Compilin
     upstream.connect_timeout = compiling.time(&pool.connect_timeout, upstream.connect_timeout);
 }
 
-fn compile_tls(tls: &Given<file::UpstreamTls>, compiling: &Compiling<'_, '_>) -> Option<UpstreamTls> {
+fn compile_tls(
+    tls: &Given<file::UpstreamTls>,
+    compiling: &Compiling<'_, '_>,
+) -> Option<UpstreamTls> {
     let (tls, spot) = tls.located()?;
     compiling.not_yet("TLS to upstreams", spot);
     if tls.cert.is_absent() != tls.key.is_absent() {

@@ -30,7 +30,11 @@ use super::{
 /// Every value may hold `${NAME}` or `${NAME:-default}`. File paths are relative to this file.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
-#[schemars(deny_unknown_fields, title = "Haldane configuration")]
+#[schemars(
+    deny_unknown_fields,
+    title = "Haldane configuration",
+    extend("required" = ["version", "listeners"])
+)]
 pub(super) struct File {
     /// The version of this format: 1.
     pub(super) version: Given<Count>,

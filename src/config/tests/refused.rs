@@ -38,13 +38,13 @@ routes:
     9:3 upstreams.shop-v1: the key `shop-v1` is there twice
     10:19 cohorts[0].name: the name `default` is reserved (any other name than default, baseline, other, never)
     10:45 cohorts[0].match.device: `iphone` is none of the accepted values (accepted: ios, android, mobile, tablet, desktop, bot)
-    13:15 services.shop.baseline: no upstream is named `shop-v2` (did you mean `shop-v1`? accepted: shop-v1)
+    13:15 services.shop.baseline: no upstream is named `shop-v2`, and an endpoint has a `:` (did you mean `shop-v1`?)
     14:17 services.shop.canaries.baseline: the name `baseline` is reserved (any other name than default, baseline, other, never)
     14:58 services.shop.canaries.v2: `upstream` is missing (write it like `upstream: 127.0.0.1:9002`)
     15:16 services.shop.cohorts.stuff: no cohort is named `stuff` (accepted: default)
     15:37 services.shop.cohorts.stuff.max_weight: `5` is a bare number where a percentage is needed (write 5%)
     16:14 services.shop.rollout: no rollout is named `fast` (there is none to choose from)
-    18:16 routes[0].service: no service is named `shp` (did you mean `shop`? accepted: shop)
+    18:16 routes[0].service: no service is named `shp` (did you mean `shop`?)
     18:30 routes[0].timeout: `5` is a bare number where a duration is needed (write 5s or 5ms)
     18:47 routes[0].failed_when[0]: `6xx` names no statuses (write it like 5xx, 429 or 500-504)
     18:62 routes[0].latency: `body` is none of the accepted values (accepted: first_byte, total)
@@ -55,7 +55,7 @@ routes:
 fn problems_are_shown_with_their_line() {
     let text = LEAST.replace("127.0.0.1:9001", "shop-v1");
     insta::assert_snapshot!(compile(&text).unwrap_err(), @r"
-    /etc/haldane/haldane.yaml:5:15: services.shop.baseline: no upstream is named `shop-v1`
+    /etc/haldane/haldane.yaml:5:15: services.shop.baseline: no upstream is named `shop-v1`, and an endpoint has a `:`
       5 |     baseline: shop-v1
         |               ^
       help: there is none to choose from
@@ -73,8 +73,8 @@ fn problems_are_given_to_programs_as_json() {
 fn yaml_that_is_none_is_refused_at_its_place() {
     insta::assert_snapshot!(refuse("version: 1\nlisteners: [\n").join("\n"), @"2:12 : not YAML: unclosed bracket '['");
     insta::assert_snapshot!(refuse("a: *b").join("\n"), @"1:4 : not YAML: while parsing node, found unknown anchor");
-    insta::assert_snapshot!(refuse("a: !secret b").join("\n"), @"1:12 : not YAML: the tag `!secret` means nothing here");
-    insta::assert_snapshot!(refuse("version: 1\n---\nversion: 1\n").join("\n"), @"2:1 : not YAML: the file holds more than one document");
+    insta::assert_snapshot!(refuse("a: !secret b").join("\n"), @"1:12 : the tag `!secret` means nothing here");
+    insta::assert_snapshot!(refuse("version: 1\n---\nversion: 1\n").join("\n"), @"2:1 : the file holds more than one document");
 }
 
 /// The problems of a rollout in place.

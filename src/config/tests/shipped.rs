@@ -53,7 +53,10 @@ fn the_reference_names_every_key() {
     let named = |key: &&String| {
         let needle = format!("{key}:");
         reference.match_indices(&needle).any(|(at, _)| {
-            reference[..at].chars().next_back().is_none_or(|before| !before.is_alphanumeric() && before != '_')
+            reference[..at]
+                .chars()
+                .next_back()
+                .is_none_or(|before| !before.is_alphanumeric() && before != '_')
         })
     };
     let missing: Vec<&String> = all.iter().filter(|key| !named(key)).collect();
@@ -85,4 +88,87 @@ fn what_the_reference_calls_defaults_are_the_defaults() {
     assert_eq!(pool(&compiled), pool(&least));
     assert_eq!(compiled.proxy.drain, least.proxy.drain);
     assert_eq!(compiled.rollout.state_dir, least.rollout.state_dir);
+}
+
+/// Whether a value fits a schema, in as much of the standard as the generated one uses; the path of
+/// what does not fit otherwise.
+fn fit(root: &Value, schema: &Value, value: &Value, path: &str) -> Result<(), String> {
+    let Value::Object(rules) = schema else {
+        return if schema == &Value::Bool(false) { Err(path.to_owned()) } else { Ok(()) };
+    };
+    for (rule, argument) in rules {
+        let fits = |schema: &Value| fit(root, schema, value, path);
+        let schemas = argument.as_array().map_or(&[] as &[Value], Vec::as_slice);
+        let good = match rule.as_str() {
+            "$ref" => {
+                let pointer = argument.as_str().unwrap().trim_start_matches('#');
+                fits(root.pointer(pointer).unwrap())?;
+                true
+            }
+            "allOf" => {
+                schemas.iter().try_for_each(fits)?;
+                true
+            }
+            "anyOf" | "oneOf" => schemas.iter().any(|schema| fits(schema).is_ok()),
+            "const" => value == argument,
+            "enum" => schemas.contains(value),
+            "type" => match argument {
+                Value::Array(kinds) => kinds.iter().any(|kind| is(kind, value)),
+                kind => is(kind, value),
+            },
+            "pattern" => value.as_str().is_none_or(|text| {
+                regex::Regex::new(argument.as_str().unwrap()).unwrap().is_match(text)
+            }),
+            "required" => value.as_object().is_none_or(|map| {
+                schemas.iter().all(|key| map.contains_key(key.as_str().unwrap()))
+            }),
+            "items" => {
+                for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                    fit(root, argument, item, &format!("{path}[{index}]"))?;
+                }
+                true
+            }
+            "properties" | "additionalProperties" => {
+                for (key, item) in value.as_object().into_iter().flatten() {
+                    let own = rules.get("properties").and_then(|known| known.get(key));
+                    let schema = own.or_else(|| rules.get("additionalProperties"));
+                    fit(root, schema.unwrap_or(&Value::Null), item, &format!("{path}.{key}"))?;
+                }
+                true
+            }
+            "$schema" | "title" | "description" | "definitions" => true,
+            other => panic!("the rule {other} is not known to this test"),
+        };
+        if !good {
+            return Err(format!("{path}: {rule} {argument}"));
+        }
+    }
+    Ok(())
+}
+
+fn is(kind: &Value, value: &Value) -> bool {
+    match kind.as_str().unwrap() {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "number" => value.is_number(),
+        "integer" => value.is_u64(),
+        "boolean" => value.is_boolean(),
+        other => panic!("the type {other} is not known to this test"),
+    }
+}
+
+#[test]
+fn every_shipped_configuration_fits_the_schema() {
+    let schema: Value = serde_json::from_str(&schema()).unwrap();
+    for name in ["minimal.yaml", "reference.yaml", "demo.yaml"] {
+        let value = serde_yaml::from_str(&fs::read_to_string(shipped(name)).unwrap()).unwrap();
+        fit(&schema, &schema, &value, name).unwrap();
+    }
+    for wrong in
+        ["{ version: 1 }", "{ version: 1, listeners: [], x: 1 }", "{ version: a, listeners: [] }"]
+    {
+        let value = serde_yaml::from_str(wrong).unwrap();
+        assert!(fit(&schema, &schema, &value, "").is_err(), "{wrong}");
+    }
 }

@@ -14,8 +14,9 @@ fn reference() -> String {
 /// The reference with a few pieces cut out, doubled, or replaced by what means something in YAML.
 fn mutated() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
-        "", ":", "- ", "[", "]", "{", "}", "&a ", "*a", "<<: *a\n", "~", "!x ", "\"", "'", "${", "}",
-        "%", "5", "-1", "\n", "  ", "\t", "#", "|\n", "---\n", "default", "p99", "\u{feff}", "é",
+        "", ":", "- ", "[", "]", "{", "}", "&a ", "*a", "<<: *a\n", "~", "!x ", "\"", "'", "${",
+        "}", "%", "5", "-1", "\n", "  ", "\t", "#", "|\n", "---\n", "default", "p99", "\u{feff}",
+        "é",
     ]);
     let edit = (any::<prop::sample::Index>(), 0_usize..12, piece);
     prop::collection::vec(edit, 1..6).prop_map(|edits| {
@@ -69,7 +70,11 @@ fn deep_nesting_is_refused() {
     for text in ["[".repeat(10_000), "- ".repeat(10_000), "{a: ".repeat(10_000)] {
         assert!(compile(&text).is_err());
     }
-    let deep = format!("{LEAST}cohorts: [{{ name: x, match: {}path: /{} }}]", "{ not: ".repeat(40), " }".repeat(40));
+    let deep = format!(
+        "{LEAST}cohorts: [{{ name: x, match: {}path: /{} }}]",
+        "{ not: ".repeat(40),
+        " }".repeat(40)
+    );
     assert!(compile(&deep).is_err());
 }
 
@@ -77,7 +82,10 @@ fn deep_nesting_is_refused() {
 fn an_empty_file_says_what_is_needed() {
     for text in ["", "# nothing\n", "~", "{}"] {
         let problems = super::refuse(text);
-        assert!(problems.iter().any(|problem| problem.contains("`version` is missing")), "{problems:?}");
+        assert!(
+            problems.iter().any(|problem| problem.contains("`version` is missing")),
+            "{problems:?}"
+        );
     }
     assert!(super::refuse("just text")[0].contains("found `just text`"));
 }
