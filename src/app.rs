@@ -128,9 +128,8 @@ pub fn start(compiled: Compiled, options: Options) -> anyhow::Result<Running> {
     let until_stopped = async move {
         admin_watcher.wait().await;
     };
-    let admin_thread =
-        admin::spawn(admin_listener, compiled.admin.clone(), parts, until_stopped)
-            .context("cannot start the admin server")?;
+    let admin_thread = admin::spawn(admin_listener, compiled.admin.clone(), parts, until_stopped)
+        .context("cannot start the admin server")?;
     let reloader = reload::Reloader {
         current: compiled,
         options,
@@ -208,10 +207,7 @@ fn bind_admin(compiled: &Compiled) -> anyhow::Result<TcpListener> {
 }
 
 /// Binds what is not bound yet; listeners whose address stays keep their socket.
-fn bind_all(
-    wanted: &[ListenerSettings],
-    bound: &[Listener],
-) -> anyhow::Result<Vec<Listener>> {
+fn bind_all(wanted: &[ListenerSettings], bound: &[Listener]) -> anyhow::Result<Vec<Listener>> {
     wanted
         .iter()
         .map(|settings| {

@@ -12,6 +12,7 @@ mod interpolate;
 mod problem;
 mod reader;
 mod reload;
+mod scenario;
 mod schema;
 mod values;
 mod watch;
@@ -33,6 +34,7 @@ use sha2::{Digest, Sha256};
 
 pub use problem::{Problem, Problems};
 pub use reload::needs_restart;
+pub use scenario::{Cell, compile_scenario};
 pub use schema::schema;
 pub use watch::Watch;
 
@@ -111,6 +113,17 @@ pub fn read(path: &Path) -> Result<String, Problems> {
     read_text(path).map_err(|reason| Problems::unreadable(path.to_owned(), reason))
 }
 
+/// Reads and compiles a scenario file of the simulator.
+///
+/// # Errors
+/// Everything that is wrong with the file, at once; or that it could not be read.
+pub fn load_scenario(
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<Cell>, Problems> {
+    compile_scenario(&read(path)?, path, env)
+}
+
 /// Compiles a text as if it stood in the file `path`, to which file names in it are relative.
 ///
 /// # Errors
@@ -121,11 +134,7 @@ pub fn compile_text(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Compiled, Problems> {
     let problems = |list| Problems::new(path.to_owned(), text, list);
-    let tree = yaml::parse(text).map_err(|flaw| {
-        let yaml::Place { line, column, .. } = flaw.place;
-        let (path, message) = (String::new(), flaw.message);
-        problems(vec![Problem { line, column, path, message, help: None }])
-    })?;
+    let tree = parse(text, path)?;
     let reading = reader::Reading::new(env);
     // What cannot be read was noted by the reader; the rest is still compiled.
     let file = file::File::deserialize(reading.root(&tree)).unwrap_or_default();
@@ -135,6 +144,16 @@ pub fn compile_text(
         Some(compiled) => Ok(compiled),
         None => Err(problems(reading.into_problems())),
     }
+}
+
+/// The tree of a text.
+fn parse<'t>(text: &'t str, path: &Path) -> Result<yaml::Node<'t>, Problems> {
+    yaml::parse(text).map_err(|flaw| {
+        let yaml::Place { line, column, .. } = flaw.place;
+        let (at, message) = (String::new(), flaw.message);
+        let problem = Problem { line, column, path: at, message, help: None };
+        Problems::new(path.to_owned(), text, vec![problem])
+    })
 }
 
 fn read_text(path: &Path) -> Result<String, String> {

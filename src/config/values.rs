@@ -114,6 +114,26 @@ impl Scalar for Count {
 }
 scalar!(Count, "Count");
 
+/// A plain number, not negative.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(super) struct Number(pub(super) f64);
+
+impl Scalar for Number {
+    fn parse(text: &str) -> Result<Self, String> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b'_');
+        let number = text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite());
+        match number {
+            Some(number) if plain => Ok(Self(number)),
+            Some(_) | None => {
+                Err(format!("`{text}` is not a plain number\nwrite it like 0.6 or 500"))
+            }
+        }
+    }
+    const PATTERN: Option<&'static str> = Some(r"[0-9_]+(\.[0-9]+)?");
+    const JSON_TYPES: &'static [&'static str] = &["number", "string"];
+}
+scalar!(Number, "Number");
+
 /// A percentage in steps of 0.01 %, in those steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Percent(u32);

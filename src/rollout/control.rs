@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     measure::{Batch, Epoch, Event, Ledger, Tick},
-    routing::{Dials, LiveTable, RouteTable, ServiceDial},
+    routing::{Arm, Dials, LiveTable, RouteTable, Service, ServiceDial, ServiceId, TableParts},
 };
 
 /// The control thread's ends of a worker's channels.
@@ -49,6 +49,8 @@ pub(super) struct Control {
     config: ConfigView,
     steering: Steering,
     layout: Layout,
+    /// The versions that were laid out, by service and arm.
+    versions: Vec<Vec<Arc<str>>>,
     ledger: Ledger,
     groups: Groups,
     shares: Shares,
@@ -75,7 +77,7 @@ impl Control {
     pub(super) fn new(parts: Parts, moment: Moment) -> Result<Self, OutOfIds> {
         let NewConfig { routes, settings, config_hash } = parts.config;
         let empty = LiveTable {
-            routes: Arc::new(RouteTable::new(crate::routing::TableParts::default())),
+            routes: Arc::new(RouteTable::new(TableParts::default())),
             dials: Arc::new(Dials::default()),
             epoch: Epoch::default(),
         };
@@ -97,6 +99,7 @@ impl Control {
             },
             steering: parts.steering,
             layout: Layout::default(),
+            versions: Vec::new(),
             groups: Groups::default(),
             shares: Shares::default(),
             beginnings: Beginnings::default(),
@@ -207,15 +210,15 @@ impl Control {
         if changes.is_empty() && self.reloads.is_empty() {
             return;
         }
-        let begun = !changes.begun.is_empty();
         for at in &changes.begun {
             self.begin(*at);
         }
-        if begun && let Err(OutOfIds) = self.lay_out() {
+        let released = !changes.begun.is_empty() && self.versions() != self.versions;
+        if released && let Err(OutOfIds) = self.lay_out() {
             tracing::error!("no recorder ids are left: the new version counts as the one before");
         }
-        if begun || changes.weights {
-            self.store(begun);
+        if released || changes.weights {
+            self.store(released);
         }
         self.publish(moment.wall);
         for (at, answer) in changes.answers {
@@ -287,23 +290,25 @@ impl Control {
 
     /// Gives the routes their recorders, under the versions that are being rolled out.
     fn lay_out(&mut self) -> Result<(), OutOfIds> {
-        let versions: Vec<Vec<Arc<str>>> = self
-            .routes
-            .services()
-            .iter()
-            .enumerate()
-            .map(|(service, it)| {
-                let rollouts = self.steering.of(service);
-                let rolled_out = |(index, arm): (usize, &crate::routing::Arm)| {
-                    let rollout = index.checked_sub(1).and_then(|canary| rollouts.get(canary));
-                    rollout.map_or(&arm.version, |it| &it.state.version).clone()
-                };
-                it.arms.iter().enumerate().map(rolled_out).collect()
-            })
-            .collect();
+        let versions = self.versions();
         self.layout.lay(&mut self.routes, &versions, &mut self.ledger)?;
+        self.versions = versions;
         self.groups.arrange(self.layout.current());
         Ok(())
+    }
+
+    /// The versions that are being rolled out, by service and arm.
+    fn versions(&self) -> Vec<Vec<Arc<str>>> {
+        let services = self.routes.services().iter().enumerate();
+        let versions = services.map(|(service, it)| {
+            let rollouts = self.steering.of(service);
+            let rolled_out = |(index, arm): (usize, &Arm)| {
+                let rollout = index.checked_sub(1).and_then(|canary| rollouts.get(canary));
+                rollout.map_or(&arm.version, |it| &it.state.version).clone()
+            };
+            it.arms.iter().enumerate().map(rolled_out).collect()
+        });
+        versions.collect()
     }
 
     /// Stores the table: with the weights of now, and with the routes of now where they are new.
@@ -311,10 +316,10 @@ impl Control {
         let before = self.table.load_full();
         let routes =
             if new_routes { Arc::new(self.routes.clone()) } else { Arc::clone(&before.routes) };
-        let dial = |(service, it): (usize, &crate::routing::Service)| {
+        let dial = |(service, it): (usize, &Service)| {
             let rollouts = self.steering.of(service);
             let weights_bp: Vec<u16> = rollouts.iter().map(|it| it.state.weight_bp).collect();
-            let id = crate::routing::ServiceId(service as u32);
+            let id = ServiceId(service as u32);
             if !new_routes && before.dials.of(id).weights_bp() == weights_bp {
                 return Arc::clone(before.dials.of(id));
             }
@@ -353,3 +358,6 @@ impl Control {
 pub(super) fn moment() -> Moment {
     Moment { now: Instant::now(), wall: SystemTime::now() }
 }
+
+#[cfg(test)]
+mod tests;

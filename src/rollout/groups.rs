@@ -23,7 +23,6 @@ pub(super) struct Groups {
 /// The recorders of one route and arm.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) route: usize,
     pub(super) route_name: Arc<str>,
     pub(super) service: usize,
     pub(super) arm: usize,
@@ -46,7 +45,6 @@ impl Groups {
             let place = *places.entry((cell.route, arm)).or_insert_with(|| {
                 let names = (cell.labels.route.clone(), cell.labels.arm.clone());
                 self.all.push(Group {
-                    route: cell.route,
                     service: cell.service,
                     arm,
                     keys: Vec::new(),
@@ -72,22 +70,11 @@ impl Groups {
         places.map(|place| &self.all[*place])
     }
 
-    pub(super) fn all(&self) -> &[Group] {
-        &self.all
-    }
-
     /// Refreshes the quantiles of every tenth group.
     pub(super) fn refresh(&mut self, ledger: &Ledger, now: Tick) {
         self.next = (self.next + 1) % 10;
         for group in self.all.iter_mut().skip(self.next).step_by(10) {
             group.refresh(ledger, now);
-        }
-    }
-
-    /// Refreshes the quantiles of all groups.
-    pub(super) fn refresh_all(&mut self, ledger: &Ledger, now: Tick) {
-        for _ in 0..10 {
-            self.refresh(ledger, now);
         }
     }
 }
@@ -100,15 +87,6 @@ impl Group {
         }
         self.quantiles_ms = (!sum.is_empty())
             .then(|| QUANTILES.map(|quantile| sum.value_at_quantile(quantile) as f64 / 1000.0));
-    }
-
-    /// The sum over the recorders.
-    pub(super) fn totals(&self, ledger: &Ledger) -> Totals {
-        let mut sum = Totals::default();
-        for key in &self.keys {
-            sum.add(&ledger.totals(*key));
-        }
-        sum
     }
 
     /// The group as status shows it, with the counts since `began`.

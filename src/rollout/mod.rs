@@ -13,9 +13,13 @@ mod shares;
 mod snapshot;
 mod state;
 mod status;
+mod step;
 mod steering;
 mod view;
 mod workers;
+
+#[cfg(test)]
+mod testing;
 
 pub use decision::{Decision, DecisionKind};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
@@ -28,3 +32,4 @@ pub use snapshot::{
     CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,
 };
 pub use status::{ArmStatus, Phase, RolloutStatus, RouteStatus, Status, Verdict};
+pub use step::{Change, Forbidden, Obstacle, Rollout, Seen, Step, Wait, Why};

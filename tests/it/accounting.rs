@@ -68,7 +68,8 @@ struct Seen {
 }
 
 async fn client(addr: std::net::SocketAddr, number: u64, seen: Arc<Seen>, stop: Arc<AtomicBool>) {
-    let kinds = ["/ok", "/ok", "/ok", "/fail", "/ok", "/truncate", "/ok", "/reset", "/hang", "/abort"];
+    let kinds =
+        ["/ok", "/ok", "/ok", "/fail", "/ok", "/truncate", "/ok", "/reset", "/hang", "/abort"];
     let mut turn = number;
     while !stop.load(Ordering::SeqCst) {
         turn += 1;
@@ -151,7 +152,8 @@ async fn counts_add_up_whatever_happens_while_weights_change() {
 async fn forced_requests_are_shown_and_left_out_of_the_actual_weight() {
     let upstream = Upstream::start(|_| async { Response::new(full("x")) }).await;
     let more = "    override: { header: x-arm, from: [127.0.0.0/8] }";
-    let haldane = Haldane::start(&two_arms(upstream.addr, upstream.addr, "0%", more)).await;
+    let haldane = Haldane::start(&two_arms(upstream.addr, upstream.addr, "1%", more)).await;
+    assert_eq!(haldane.set_weight("shop", 0.0).await.status, 200);
     let mut connection = Connection::open(haldane.addr, false).await.unwrap();
     for _ in 0..10 {
         connection.call(Call::get("/").header("x-arm", "v2")).await.unwrap();

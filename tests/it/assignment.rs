@@ -56,8 +56,7 @@ async fn users_stay_over_reloads_restarts_and_another_number_of_workers() {
 #[tokio::test]
 async fn raising_the_weight_moves_nobody_back_and_lowering_it_nobody_forward() {
     let upstream = Upstream::text("x").await;
-    let haldane =
-        Haldane::start(&two_arms(upstream.addr, upstream.addr, "5%", STICKY)).await;
+    let haldane = Haldane::start(&two_arms(upstream.addr, upstream.addr, "5%", STICKY)).await;
     let mut last = arms(haldane.addr, 300).await;
     for (weight, raised) in [(25.0, true), (60.0, true), (10.0, false)] {
         assert_eq!(haldane.set_weight("shop", weight).await.status, 200);
@@ -77,8 +76,7 @@ async fn raising_the_weight_moves_nobody_back_and_lowering_it_nobody_forward() {
 #[tokio::test]
 async fn a_weight_set_by_a_person_survives_a_restart() {
     let upstream = Upstream::text("x").await;
-    let haldane =
-        Haldane::start(&two_arms(upstream.addr, upstream.addr, "5%", STICKY)).await;
+    let haldane = Haldane::start(&two_arms(upstream.addr, upstream.addr, "5%", STICKY)).await;
     assert_eq!(haldane.set_weight("shop", 40.0).await.status, 200);
     let before = arms(haldane.addr, 200).await;
     let restarted = Haldane::in_dir(haldane.stop().await, 2).await;
@@ -91,8 +89,7 @@ async fn a_weight_set_by_a_person_survives_a_restart() {
 #[tokio::test]
 async fn a_trusted_override_chooses_the_arm_and_is_left_out_of_the_share() {
     let upstream = Upstream::text("x").await;
-    let haldane =
-        Haldane::start(&two_arms(upstream.addr, upstream.addr, "5%", STICKY)).await;
+    let haldane = Haldane::start(&two_arms(upstream.addr, upstream.addr, "5%", STICKY)).await;
     for (value, expected) in [("v2", "v2"), ("never", "baseline"), ("baseline", "baseline")] {
         let call = Call::get("/").header("x-user", "u").header("x-arm", value);
         let answer = call.to(haldane.addr).await;

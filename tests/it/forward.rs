@@ -99,7 +99,7 @@ async fn host_path_and_fields_are_rewritten_as_configured() {
         version: '1'
         request_headers: {{ set: {{ x-feature: canary }} }}
     override: {{ header: x-canary, from: [127.0.0.0/8] }}
-    rollout: {{ manual: true, stages: [0%, 100%] }}
+    rollout: {{ manual: true, stages: [1%, 100%] }}
 routes:
   - service: shop
     match: {{ path_prefix: /api }}
@@ -110,6 +110,7 @@ routes:
         addr = upstream.addr
     );
     let haldane = Haldane::start(&yaml).await;
+    assert_eq!(haldane.set_weight("shop", 0.0).await.status, 200);
     let call = || {
         Call::get("/api/v1")
             .header("x-secret", "1")
@@ -240,10 +241,7 @@ async fn a_large_body_passes_while_the_client_reads_slowly() {
     let upstream = Upstream::start(|_| async { Response::new(full(vec![7; SIZE])) }).await;
     let haldane = proxy_to(&upstream).await;
     let mut stream = TcpStream::connect(haldane.addr).await.unwrap();
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let mut answer = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();

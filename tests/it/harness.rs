@@ -27,10 +27,10 @@ use tokio::{
 };
 
 /// How long anything may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Polls `check` until it gives something.
-pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = check().await {
@@ -42,26 +42,26 @@ pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>
 }
 
 /// A body of bytes.
-pub type Body = BoxBody<Bytes, Infallible>;
+pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
 /// A body that is there at once.
-pub fn full(bytes: impl Into<Bytes>) -> Body {
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed()
 }
 
 /// An upstream that answers by a function.
 #[derive(Clone)]
-pub struct Upstream {
-    pub addr: SocketAddr,
+pub(crate) struct Upstream {
+    pub(crate) addr: SocketAddr,
     /// Requests that reached it.
-    pub requests: Arc<AtomicU64>,
+    pub(crate) requests: Arc<AtomicU64>,
     /// Connections that reached it.
-    pub connections: Arc<AtomicU64>,
+    pub(crate) connections: Arc<AtomicU64>,
 }
 
 impl Upstream {
     /// Answers every request by `answer`.
-    pub async fn start<F, Fut>(answer: F) -> Self
+    pub(crate) async fn start<F, Fut>(answer: F) -> Self
     where
         F: Fn(Request<Incoming>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Response<Body>> + Send + 'static,
@@ -97,12 +97,12 @@ impl Upstream {
     }
 
     /// Answers every request at once with 200 and this text.
-    pub async fn text(text: &'static str) -> Self {
+    pub(crate) async fn text(text: &'static str) -> Self {
         Self::start(move |_| async move { Response::new(full(text)) }).await
     }
 
     /// Answers with a description of the request: its line, its fields, its body.
-    pub async fn echo() -> Self {
+    pub(crate) async fn echo() -> Self {
         Self::start(|request| async move {
             let mut text = format!("{} {}\n", request.method(), request.uri());
             for (name, value) in request.headers() {
@@ -117,7 +117,7 @@ impl Upstream {
     }
 
     /// Handles every connection by `serve`, byte by byte.
-    pub async fn raw<F, Fut>(serve: F) -> Self
+    pub(crate) async fn raw<F, Fut>(serve: F) -> Self
     where
         F: Fn(TcpStream) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
@@ -138,23 +138,23 @@ impl Upstream {
         upstream
     }
 
-    pub fn seen(&self) -> u64 {
+    pub(crate) fn seen(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
     }
 }
 
 /// An address on which nobody listens.
-pub async fn nobody() -> SocketAddr {
+pub(crate) async fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
 }
 
 /// A running proxy with a configuration file of its own.
-pub struct Haldane {
+pub(crate) struct Haldane {
     running: Option<app::Running>,
-    pub dir: tempfile::TempDir,
-    pub addr: SocketAddr,
-    pub admin: SocketAddr,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) addr: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 /// Everything of a configuration but services and routes.
@@ -166,24 +166,29 @@ state_dir: state
 
 impl Haldane {
     /// Starts a proxy with these services and routes (and whatever else) on two workers.
-    pub async fn start(yaml: &str) -> Self {
+    pub(crate) async fn start(yaml: &str) -> Self {
         Self::with_workers(yaml, 2).await
     }
 
     /// Starts a proxy on this many workers.
-    pub async fn with_workers(yaml: &str, workers: usize) -> Self {
+    pub(crate) async fn with_workers(yaml: &str, workers: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("haldane.yaml"), whole(yaml)).unwrap();
         Self::in_dir(dir, workers).await
     }
 
     /// Starts a proxy in a directory that has a configuration.
-    pub async fn in_dir(dir: tempfile::TempDir, workers: usize) -> Self {
+    pub(crate) async fn in_dir(dir: tempfile::TempDir, workers: usize) -> Self {
         let path = dir.path().join("haldane.yaml");
         let running = tokio::task::spawn_blocking(move || {
             let compiled = config::load(&path, &no_environment).map_err(|it| it.to_string())?;
-            app::start(compiled, app::Options { workers, config_path: Some(path) })
-                .map_err(|error| format!("{error:#}"))
+            let options = app::Options {
+                workers,
+                config_path: Some(path),
+                env: no_environment,
+                ..app::Options::new()
+            };
+            app::start(compiled, options).map_err(|error| format!("{error:#}"))
         });
         let running = running.await.unwrap().unwrap_or_else(|error| panic!("{error}"));
         let addr = running.listeners()[0];
@@ -191,28 +196,28 @@ impl Haldane {
         Self { running: Some(running), dir, addr, admin }
     }
 
-    pub fn config_path(&self) -> PathBuf {
+    pub(crate) fn config_path(&self) -> PathBuf {
         self.dir.path().join("haldane.yaml")
     }
 
     /// Replaces the configuration file, all at once.
-    pub fn write_config(&self, yaml: &str) {
+    pub(crate) fn write_config(&self, yaml: &str) {
         let new = self.dir.path().join("new.tmp");
         std::fs::write(&new, whole(yaml)).unwrap();
         std::fs::rename(new, self.config_path()).unwrap();
     }
 
-    pub fn handle(&self) -> haldane::rollout::Handle {
+    pub(crate) fn handle(&self) -> haldane::rollout::Handle {
         self.running.as_ref().unwrap().handle()
     }
 
     /// Reads the configuration again, by the admin API.
-    pub async fn reload(&self) -> Answer {
+    pub(crate) async fn reload(&self) -> Answer {
         Call::post("/api/v1/reload").to(self.admin).await
     }
 
     /// Sets the weight of a service's only canary, in percent; returns when it is in force.
-    pub async fn set_weight(&self, service: &str, percent: f64) -> Answer {
+    pub(crate) async fn set_weight(&self, service: &str, percent: f64) -> Answer {
         let body = format!("{{\"weight\": \"{percent}%\", \"reason\": \"test\"}}");
         Call::post(&format!("/api/v1/services/{service}/weight"))
             .header("content-type", "application/json")
@@ -222,25 +227,25 @@ impl Haldane {
     }
 
     /// The status document.
-    pub async fn status(&self) -> serde_json::Value {
+    pub(crate) async fn status(&self) -> serde_json::Value {
         let answer = Call::get("/api/v1/status").to(self.admin).await;
         serde_json::from_slice(&answer.body).unwrap()
     }
 
     /// The metrics, as text.
-    pub async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         Call::get("/metrics").to(self.admin).await.text()
     }
 
     /// Stops the proxy as SIGTERM does; returns its directory.
-    pub async fn stop(mut self) -> tempfile::TempDir {
+    pub(crate) async fn stop(mut self) -> tempfile::TempDir {
         let running = self.running.take().unwrap();
         tokio::task::spawn_blocking(move || running.shutdown()).await.unwrap();
         std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
     }
 
     /// Begins the shutdown without waiting for its end.
-    pub fn begin_shutdown(&self) {
+    pub(crate) fn begin_shutdown(&self) {
         self.running.as_ref().unwrap().begin_shutdown();
     }
 }
@@ -254,7 +259,7 @@ impl Drop for Haldane {
 }
 
 /// The environment of the tests' configurations: nothing is set.
-pub fn no_environment(_name: &str) -> Option<String> {
+pub(crate) fn no_environment(_name: &str) -> Option<String> {
     None
 }
 
@@ -263,7 +268,12 @@ fn whole(yaml: &str) -> String {
 }
 
 /// One service with a canary, all requests to it, manual weights.
-pub fn two_arms(baseline: SocketAddr, canary: SocketAddr, weight: &str, more: &str) -> String {
+pub(crate) fn two_arms(
+    baseline: SocketAddr,
+    canary: SocketAddr,
+    weight: &str,
+    more: &str,
+) -> String {
     format!(
         "services:
   shop:
@@ -277,9 +287,18 @@ routes: [{{ name: all, service: shop, timeout: 2s }}]
     )
 }
 
+/// One service without canaries, all requests to it.
+pub(crate) fn one_arm(baseline: SocketAddr) -> String {
+    format!(
+        "services: {{ shop: {{ baseline: \"{baseline}\", arm_header: true }} }}
+routes: [{{ name: all, service: shop, timeout: 2s }}]
+"
+    )
+}
+
 /// A request to be made.
 #[derive(Debug)]
-pub struct Call {
+pub(crate) struct Call {
     builder: request::Builder,
     body: Bytes,
     h2: bool,
@@ -287,58 +306,57 @@ pub struct Call {
 
 /// An answer, read to its end.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    pub trailers: Option<HeaderMap>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.to_vec()).unwrap()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
 
 impl Call {
-    pub fn get(path: &str) -> Self {
+    pub(crate) fn get(path: &str) -> Self {
         Self::new(Request::get(path))
     }
 
-    pub fn post(path: &str) -> Self {
+    pub(crate) fn post(path: &str) -> Self {
         Self::new(Request::post(path))
     }
 
-    pub fn new(builder: request::Builder) -> Self {
+    pub(crate) fn new(builder: request::Builder) -> Self {
         Self { builder, body: Bytes::new(), h2: false }
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.builder = self.builder.header(name, value);
         self
     }
 
-    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
     }
 
     /// By HTTP/2 with prior knowledge.
-    pub fn h2(mut self) -> Self {
+    pub(crate) fn h2(mut self) -> Self {
         self.h2 = true;
         self
     }
 
     /// Makes the request on a connection of its own.
-    pub async fn to(self, addr: SocketAddr) -> Answer {
+    pub(crate) async fn to(self, addr: SocketAddr) -> Answer {
         self.try_to(addr).await.unwrap()
     }
 
-    pub async fn try_to(self, addr: SocketAddr) -> Result<Answer, hyper::Error> {
+    pub(crate) async fn try_to(self, addr: SocketAddr) -> Result<Answer, hyper::Error> {
         timeout(PATIENCE, async {
             let h2 = self.h2;
             let mut connection = Connection::open(addr, h2).await?;
@@ -361,7 +379,7 @@ impl Call {
 }
 
 /// A client's connection, kept alive.
-pub struct Connection {
+pub(crate) struct Connection {
     addr: SocketAddr,
     sender: Sender,
 }
@@ -372,7 +390,7 @@ enum Sender {
 }
 
 impl Connection {
-    pub async fn open(addr: SocketAddr, h2: bool) -> Result<Self, hyper::Error> {
+    pub(crate) async fn open(addr: SocketAddr, h2: bool) -> Result<Self, hyper::Error> {
         let stream = TcpStream::connect(addr).await.expect("the proxy accepts");
         stream.set_nodelay(true).unwrap();
         let io = TokioIo::new(stream);
@@ -389,7 +407,7 @@ impl Connection {
         Ok(Self { addr, sender })
     }
 
-    pub async fn call(&mut self, call: Call) -> Result<Answer, hyper::Error> {
+    pub(crate) async fn call(&mut self, call: Call) -> Result<Answer, hyper::Error> {
         let request = call.request(self.addr);
         let response = match &mut self.sender {
             Sender::H1(sender) => {
@@ -403,19 +421,13 @@ impl Connection {
         };
         let (parts, body) = response.into_parts();
         let body = body.collect().await?;
-        let trailers = body.trailers().cloned();
-        Ok(Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body: body.to_bytes(),
-            trailers,
-        })
+        Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
     }
 }
 
 /// Writes bytes to a new connection and reads until the other side closes it or the answer's
 /// length is reached.
-pub async fn raw(addr: SocketAddr, bytes: &[u8]) -> String {
+pub(crate) async fn raw(addr: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();

@@ -42,7 +42,8 @@ async fn a_request_with_two_hosts_is_refused() {
 
 #[tokio::test]
 async fn differing_content_lengths_are_refused() {
-    let request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd";
+    let request =
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd";
     check_refused(request, "400").await;
 }
 

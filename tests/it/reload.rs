@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::harness::{Call, Connection, Haldane, Upstream, eventually, two_arms};
+use crate::harness::{Call, Connection, Haldane, Upstream, eventually, one_arm, two_arms};
 
 const STICKY: &str = "    assign_by: [{ header: x-user }]";
 
@@ -50,9 +50,8 @@ async fn reloads_under_load_fail_nothing_cut_nothing_and_flip_nobody() {
             haldane.write_config(&format!("{yaml}unknown_key: {number}\n"));
             haldane.reload().await
         } else {
-            let route = format!(
-                "    response_headers: {{ set: {{ x-generation: '{number}' }} }}\n"
-            );
+            let route =
+                format!("    response_headers: {{ set: {{ x-generation: '{number}' }} }}\n");
             let new = yaml.replace(
                 "routes: [{ name: all, service: shop, timeout: 2s }]\n",
                 &format!("routes:\n  - name: all\n    service: shop\n    timeout: 2s\n{route}"),
@@ -75,9 +74,9 @@ async fn reloads_under_load_fail_nothing_cut_nothing_and_flip_nobody() {
 #[tokio::test]
 async fn a_changed_file_comes_into_force_by_itself() {
     let (one, two) = (Upstream::text("one").await, Upstream::text("two").await);
-    let haldane = Haldane::start(&two_arms(one.addr, one.addr, "0%", "")).await;
+    let haldane = Haldane::start(&one_arm(one.addr)).await;
     assert_eq!(Call::get("/").to(haldane.addr).await.text(), "one");
-    haldane.write_config(&two_arms(two.addr, two.addr, "0%", ""));
+    haldane.write_config(&one_arm(two.addr));
     eventually("the new upstream answers", async || {
         (Call::get("/").to(haldane.addr).await.text() == "two").then_some(())
     })
@@ -87,7 +86,7 @@ async fn a_changed_file_comes_into_force_by_itself() {
 #[tokio::test]
 async fn a_broken_file_changes_nothing_and_is_reported() {
     let upstream = Upstream::text("one").await;
-    let yaml = two_arms(upstream.addr, upstream.addr, "0%", "");
+    let yaml = one_arm(upstream.addr);
     let haldane = Haldane::start(&yaml).await;
     haldane.write_config(&yaml.replace("arm_header: true", "arm_heder: true"));
     eventually("the metric shows the failure", async || {
@@ -104,7 +103,7 @@ async fn a_broken_file_changes_nothing_and_is_reported() {
 #[tokio::test]
 async fn listeners_come_and_go_and_what_needs_a_restart_is_refused_as_a_whole() {
     let upstream = Upstream::text("one").await;
-    let yaml = two_arms(upstream.addr, upstream.addr, "0%", "");
+    let yaml = one_arm(upstream.addr);
     let haldane = Haldane::start(&yaml).await;
     let spare = crate::harness::nobody().await;
     let with = |listeners: &str, more: &str| {

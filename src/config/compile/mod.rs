@@ -7,8 +7,11 @@ mod matching;
 mod names;
 mod rollouts;
 mod routes;
+mod scenario;
 mod services;
 mod upstreams;
+
+pub(super) use scenario::compile as compile_scenario;
 
 use std::{
     cell::RefCell,

@@ -113,7 +113,7 @@ fn at_least(weight_bp: u16) -> Duration {
     Duration::from_secs(minutes * 60)
 }
 
-fn compile_one(
+pub(super) fn compile_one(
     rollout: &file::Rollout,
     spot: Spot,
     name: &str,
@@ -191,7 +191,10 @@ fn compile_stage(
     Some(compiled)
 }
 
-fn compile_judge(judge: &Given<file::Judge>, compiling: &Compiling<'_, '_>) -> JudgeSettings {
+pub(super) fn compile_judge(
+    judge: &Given<file::Judge>,
+    compiling: &Compiling<'_, '_>,
+) -> JudgeSettings {
     let default = JudgeSettings::default();
     let Some(judge) = judge.get() else { return default };
     JudgeSettings {

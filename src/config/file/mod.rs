@@ -7,6 +7,7 @@ mod listener;
 mod matching;
 mod rollout;
 mod route;
+pub(super) mod scenario;
 mod service;
 mod upstream;
 
