@@ -21,8 +21,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("proxy", &["routing", "measure", "shutdown"]),
     ("rollout", &["routing", "measure", "judge", "shutdown"]),
     ("admin", &["rollout", "routing", "measure", "shutdown"]),
-    ("config", &["routing", "proxy", "rollout", "admin"]),
     ("lab", &["judge", "rollout", "measure", "routing"]),
+    ("config", &["routing", "proxy", "rollout", "admin", "judge", "lab"]),
     (
         "app",
         &["measure", "judge", "shutdown", "routing", "proxy", "rollout", "admin", "config", "lab"],
@@ -43,6 +43,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("proxy", "src/proxy/settings.rs"),
     ("rollout", "src/rollout/plan.rs"),
     ("admin", "src/admin/settings.rs"),
+    ("judge", "src/judge/definition.rs"),
+    ("lab::scenario", "src/lab/scenario.rs"),
 ];
 
 /// Deeper than any file: nothing is reached through `super`.
@@ -258,7 +260,8 @@ fn identifier(text: &str) -> Option<String> {
 /// means the part only where the text imports it, and else a module of its own.
 fn named(text: &str, part: &str) -> Vec<String> {
     let code = without_comments(text);
-    let imported = imports(text, DEEP).iter().any(|name| name == part);
+    let module = part.split("::").next().unwrap();
+    let imported = imports(text, DEEP).iter().any(|name| name == module);
     let path = Regex::new(&format!(r"((?:\w+::)*)\b{part}::(\{{[^}}]*\}}|\w+)")).unwrap();
     let name = Regex::new(r"\w+").unwrap();
     let mut names: Vec<String> = path
