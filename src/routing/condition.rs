@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 use regex::Regex;
 
-use super::{KeySource, Salt};
+use super::{KeySource, RequestHead, Salt, normalise_host, normalise_path, predicate::Predicate};
 
 /// A condition on a request. A list inside one key means any of it.
 #[derive(Clone, Debug)]
@@ -54,6 +54,43 @@ pub enum Condition {
     },
 }
 
+impl Condition {
+    /// Whether a request fulfils this condition. It is compiled anew for every question: good for
+    /// explaining, not for routing.
+    #[must_use]
+    pub fn holds(&self, head: &RequestHead<'_>) -> bool {
+        Predicate::of(&self.normalised()).holds(head)
+    }
+
+    /// The same condition with its hosts and paths in the normal form of those of requests. What
+    /// has no normal form stays as it is, and no request is like it.
+    pub(super) fn normalised(&self) -> Self {
+        let all_of = |conditions: &[Self]| conditions.iter().map(Self::normalised).collect();
+        let path = |path: &Arc<str>| match normalise_path(path) {
+            Ok(normal) => Arc::from(normal),
+            Err(_) => Arc::clone(path),
+        };
+        match self {
+            Self::All(all) => Self::All(all_of(all)),
+            Self::Any(any) => Self::Any(all_of(any)),
+            Self::Not(inner) => Self::Not(Box::new(inner.normalised())),
+            Self::Host(hosts) => Self::Host(hosts.iter().map(HostPattern::normalised).collect()),
+            Self::Path(paths) => Self::Path(paths.iter().map(path).collect()),
+            Self::PathPrefix(prefixes) => Self::PathPrefix(prefixes.iter().map(path).collect()),
+            Self::Method(_)
+            | Self::PathRegex(_)
+            | Self::Header(..)
+            | Self::Cookie(..)
+            | Self::Query(..)
+            | Self::ClientIp(_)
+            | Self::Country(_)
+            | Self::Device(_)
+            | Self::JwtClaim(..)
+            | Self::Percent { .. } => self.clone(),
+        }
+    }
+}
+
 /// A pattern of hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
@@ -61,6 +98,21 @@ pub enum HostPattern {
     Exact(Arc<str>),
     /// Every host that ends with this, dot included: `*.example.com` is `.example.com`.
     Suffix(Arc<str>),
+}
+
+impl HostPattern {
+    fn normalised(&self) -> Self {
+        match self {
+            Self::Exact(host) => Self::Exact(match normalise_host(host) {
+                Ok(normal) => Arc::from(normal),
+                Err(_) => Arc::clone(host),
+            }),
+            Self::Suffix(suffix) => {
+                let labels = suffix.strip_prefix('.').unwrap_or(suffix);
+                Self::Suffix(format!(".{}", labels.to_ascii_lowercase()).into())
+            }
+        }
+    }
 }
 
 /// What a value must look like.

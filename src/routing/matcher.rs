@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     CohortId, Condition, RequestHead, Route, RouteId, Service, ServiceId, Upstream, UpstreamId,
+    precedence::conjunctions, predicate::Predicate, rows::Rows, tree::RouteTree,
 };
 
 /// What a table is made of.
@@ -23,25 +24,51 @@ pub struct TableParts {
 #[derive(Clone, Debug)]
 pub struct RouteTable {
     parts: TableParts,
+    tree: RouteTree,
+    cohorts: Rows,
+    /// The cohort of every row of `cohorts`.
+    cohort_of_row: Box<[CohortId]>,
 }
 
 impl RouteTable {
-    /// Compiles the parts.
+    /// Compiles the parts. Hosts and paths in conditions may be in any spelling: they are brought
+    /// into the form in which those of requests are compared.
+    ///
+    /// Routes are found by host and path in a time that does not grow with their number. Cohorts
+    /// are asked all at once, each attribute of the request read once; a condition costs more only
+    /// where it holds a regular expression, a share of keys, or an `any` or `not` over several
+    /// attributes, and only for requests that fulfil the rest of its route or cohort.
     #[must_use]
     pub fn new(parts: TableParts) -> Self {
-        Self { parts }
+        let routes: Vec<Condition> =
+            parts.routes.iter().map(|(condition, _)| condition.normalised()).collect();
+        let mut rows = Vec::new();
+        let mut cohort_of_row = Vec::new();
+        for (index, (_, condition)) in parts.cohorts.iter().enumerate() {
+            for terms in conjunctions(&condition.normalised()) {
+                rows.push(terms.into_iter().map(Predicate::of).collect());
+                cohort_of_row.push(CohortId(index as u16 + 1));
+            }
+        }
+        Self {
+            tree: RouteTree::new(routes.iter()),
+            cohorts: Rows::new(rows),
+            cohort_of_row: cohort_of_row.into(),
+            parts,
+        }
     }
 
-    /// The route of a request, if any matches.
+    /// The route of a request, if any matches: of several the one of the greatest
+    /// [`Precedence`](super::Precedence).
     #[must_use]
-    pub fn route(&self, _head: &RequestHead<'_>) -> Option<RouteId> {
-        unimplemented!("routing")
+    pub fn route(&self, head: &RequestHead<'_>) -> Option<RouteId> {
+        self.tree.find(head)
     }
 
     /// The cohort of a request: the first whose condition holds, else `default`.
     #[must_use]
-    pub fn cohort(&self, _head: &RequestHead<'_>) -> CohortId {
-        unimplemented!("routing")
+    pub fn cohort(&self, head: &RequestHead<'_>) -> CohortId {
+        self.cohorts.first(head).map_or(CohortId(0), |row| self.cohort_of_row[row])
     }
 
     /// All routes, by [`RouteId`].
@@ -59,6 +86,12 @@ impl RouteTable {
     #[must_use]
     pub fn route_at(&self, id: RouteId) -> &Route {
         &self.parts.routes[id.0 as usize].1
+    }
+
+    /// The condition of a route, as it was given.
+    #[must_use]
+    pub fn condition(&self, id: RouteId) -> &Condition {
+        &self.parts.routes[id.0 as usize].0
     }
 
     /// All services, by [`ServiceId`].
@@ -100,3 +133,6 @@ impl RouteTable {
         self.parts.cohorts.len() + 1
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,18 +2,38 @@
 //! and the table that the workers read. Shared by the data plane (which looks up) and the control
 //! plane (which builds and stores). No I/O, no clock, no randomness.
 
-mod assignment;
-mod condition;
-mod dial;
-mod head;
-mod matcher;
 mod table;
+
+mod head;
+mod host;
+mod path;
+mod read;
+
+mod condition;
+mod device;
+
+mod classes;
+mod hash;
+mod matcher;
+mod precedence;
+mod predicate;
+mod rows;
+mod tree;
+
+mod assignment;
+mod dial;
+
+#[cfg(test)]
+mod fixtures;
 
 pub use assignment::{Assignment, assign, bucket};
 pub use condition::{Condition, Device, HostPattern, ValueMatch};
 pub use dial::{BUCKETS, Dials, ServiceDial};
 pub use head::RequestHead;
+pub use host::{HostProblem, normalise_host};
 pub use matcher::{RouteTable, TableParts};
+pub use path::{PathProblem, normalise_path, refuse_encoded_slashes};
+pub use precedence::{HostRank, PathRank, Precedence};
 pub use table::{
     Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, Judged, KeySource,
     LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt, Service, ServiceId,

@@ -1,0 +1,1 @@
+//! Who counts where, before and after a reload.
