@@ -252,7 +252,7 @@ fn bank_rows() -> Vec<Row> {
     };
     let p99_doubled = Setting {
         traffic: Traffic {
-            before: Kind::Rates([doubled_tail(0.01), doubled_tail(0.02)]),
+            before: Kind::Rates(Box::new([doubled_tail(0.01), doubled_tail(0.02)])),
             onset: 0,
             ramp: 0,
         },
@@ -359,7 +359,7 @@ fn promotion_rows() -> Vec<(String, Option<f64>, f64, Setting)> {
                 load: Load::constant(if proof == 1 { 500.0 } else { 2000.0 }),
                 weights: Weights::Fixed(weight),
                 traffic: Traffic {
-                    before: Kind::Rates(proof_rates(proof, healthy)),
+                    before: Kind::Rates(Box::new(proof_rates(proof, healthy))),
                     onset: 0,
                     ramp: 0,
                 },
