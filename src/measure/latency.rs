@@ -27,6 +27,11 @@ fn record<C: Counter>(histogram: &mut Histogram<C>, latency_us: u32) {
     histogram.record(u64::from(latency_us.min(MAX_US))).expect("a histogram made by `new` grows");
 }
 
+fn with<C: Counter>(mut sum: Histogram<C>, more: &Histogram<C>) -> Histogram<C> {
+    sum.add(more).expect("a histogram made by `new` grows");
+    sum
+}
+
 /// The times of one request that is over, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
@@ -38,6 +43,8 @@ pub(super) struct Times {
 /// All latencies of one recorder.
 #[derive(Debug)]
 pub struct Latencies {
+    /// Of requests whose answer came as a whole: both times are the same.
+    whole: Histogram<u64>,
     first_byte: Histogram<u64>,
     total: Histogram<u64>,
     wait: Histogram<u64>,
@@ -49,6 +56,7 @@ pub struct Latencies {
 impl Latencies {
     pub(super) fn new() -> Self {
         Self {
+            whole: histogram(),
             first_byte: histogram(),
             total: histogram(),
             wait: histogram(),
@@ -59,8 +67,12 @@ impl Latencies {
     }
 
     pub(super) fn over(&mut self, times: Times) {
-        record(&mut self.first_byte, times.first_byte_us);
-        record(&mut self.total, times.total_us);
+        if times.first_byte_us == times.total_us {
+            record(&mut self.whole, times.total_us);
+        } else {
+            record(&mut self.first_byte, times.first_byte_us);
+            record(&mut self.total, times.total_us);
+        }
         if times.wait_us > 0 {
             record(&mut self.wait, times.wait_us);
         }
@@ -77,14 +89,14 @@ impl Latencies {
 
     /// Time to the first byte, since the start of the process.
     #[must_use]
-    pub const fn first_byte(&self) -> &Histogram<u64> {
-        &self.first_byte
+    pub fn first_byte(&self) -> Histogram<u64> {
+        with(self.whole.clone(), &self.first_byte)
     }
 
     /// Time to the last byte, since the start of the process.
     #[must_use]
-    pub const fn total(&self) -> &Histogram<u64> {
-        &self.total
+    pub fn total(&self) -> Histogram<u64> {
+        with(self.whole.clone(), &self.total)
     }
 
     /// Waiting for a connection, since the start of the process; requests that did not wait are
@@ -252,7 +264,9 @@ mod tests {
             let times = Times { first_byte_us: latency_us, total_us: latency_us, wait_us: 0 };
             latencies.over(times);
         }
-        assert_eq!(latencies.total().len(), 6);
+        latencies.over(Times { first_byte_us: 7, total_us: 20_000, wait_us: 5 });
+        assert_eq!((latencies.total().len(), latencies.first_byte().len()), (7, 7));
+        assert_eq!(latencies.wait().len(), 1);
         assert_eq!(latencies.durations()[..2], [3, 1]);
         assert_eq!(latencies.durations()[16], 2);
     }
