@@ -21,8 +21,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("proxy", &["routing", "measure", "shutdown"]),
     ("rollout", &["routing", "measure", "judge", "shutdown"]),
     ("admin", &["rollout", "routing", "measure", "shutdown"]),
-    ("config", &["routing", "proxy", "rollout", "admin"]),
     ("lab", &["judge", "rollout", "measure", "routing"]),
+    ("config", &["routing", "proxy", "rollout", "admin", "lab"]),
     (
         "app",
         &["measure", "judge", "shutdown", "routing", "proxy", "rollout", "admin", "config", "lab"],
@@ -43,6 +43,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("proxy", "src/proxy/settings.rs"),
     ("rollout", "src/rollout/plan.rs"),
     ("admin", "src/admin/settings.rs"),
+    ("lab", "src/lab/scenario.rs"),
 ];
 
 #[test]
