@@ -230,3 +230,180 @@ fn arm_of(canary: usize) -> ArmIndex {
 fn canary(arm: ArmIndex) -> Option<usize> {
     usize::from(arm.0).checked_sub(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::routing::fixtures::service;
+
+    const DEFAULT: CohortId = CohortId(0);
+
+    fn arms(dial: &ServiceDial, cohort: CohortId) -> Vec<u8> {
+        (0..BUCKETS as u16).map(|bucket| dial.arm(cohort, bucket).0).collect()
+    }
+
+    fn table(weights_bp: &[u16]) -> Vec<u8> {
+        arms(&ServiceDial::new(&service(weights_bp.len(), &[]), weights_bp), DEFAULT)
+    }
+
+    fn check(weights_bp: &[u16], expected: &[(std::ops::Range<usize>, u8)]) {
+        let mut owners = vec![0; BUCKETS];
+        for (range, arm) in expected {
+            owners[range.clone()].fill(*arm);
+        }
+        assert!(table(weights_bp) == owners, "{weights_bp:?}");
+    }
+
+    /// The arms between which buckets moved, once for every bucket.
+    fn moves(before: &[u8], after: &[u8]) -> Vec<(u8, u8)> {
+        let pairs = before.iter().copied().zip(after.iter().copied());
+        pairs.filter(|(old, new)| old != new).collect()
+    }
+
+    #[test]
+    fn anchors_are_the_reversed_bits() {
+        let anchors: Vec<usize> = (0..9).map(anchor).collect();
+        assert_eq!(anchors, [0, 5000, 2500, 7500, 1250, 6250, 3750, 8750, 625]);
+        let all: std::collections::BTreeSet<usize> = (0..254).map(anchor).collect();
+        assert_eq!(all.len(), 254);
+    }
+
+    #[test]
+    fn arcs_grow_rightwards_from_their_anchors() {
+        check(&[500], &[(0..500, 1)]);
+        check(&[500, 300], &[(0..500, 1), (5000..5300, 2)]);
+        check(&[500, 300, 100], &[(0..500, 1), (5000..5300, 2), (2500..2600, 3)]);
+        check(&[0], &[]);
+        check(&[10_000], &[(0..10_000, 1)]);
+        check(&[7_000], &[(0..7_000, 1)]);
+    }
+
+    #[test]
+    fn what_exceeds_an_arc_grows_leftwards_from_the_anchor() {
+        check(&[7_000, 300], &[(0..5000, 1), (8000..10_000, 1), (5000..5300, 2)]);
+        check(&[300, 7_000], &[(0..300, 1), (3000..10_000, 2)]);
+        check(&[3_000, 0, 100], &[(0..2500, 1), (9500..10_000, 1), (2500..2600, 3)]);
+        check(&[9_900, 100], &[(0..5000, 1), (5000..5100, 2), (5100..10_000, 1)]);
+    }
+
+    #[test]
+    fn caps_hold_in_their_cohort_alone() {
+        let capped = CohortPolicy { pin: None, max_weight_bp: Some(500) };
+        let service = service(2, &[CohortPolicy::default(), capped]);
+        let dial = ServiceDial::new(&service, &[2500, 100]);
+        let weights =
+            |cohort| [0, 1, 2, 3].map(|arm| dial.weight_bp(CohortId(cohort), ArmIndex(arm)));
+        assert_eq!(weights(0), [7400, 2500, 100, 0]);
+        assert_eq!(weights(1), [9400, 500, 100, 0]);
+        assert_eq!(weights(9), weights(0));
+        assert_eq!(dial.weights_bp(), [2500, 100]);
+        assert_eq!(arms(&dial, CohortId(1)), table(&[500, 100]));
+    }
+
+    #[test]
+    fn a_pin_holds_while_its_arm_has_a_weight() {
+        let pin = |arm| CohortPolicy { pin: Some(ArmIndex(arm)), max_weight_bp: Some(1) };
+        let service = service(1, &[pin(0), pin(1)]);
+        let dial = ServiceDial::new(&service, &[1]);
+        assert_eq!(dial.pin(CohortId(0)), Some(ArmIndex(0)));
+        assert_eq!(dial.pin(CohortId(1)), Some(ArmIndex(1)));
+        assert_eq!(dial.weight_bp(CohortId(1), ArmIndex(1)), 10_000);
+        assert_eq!(arms(&dial, CohortId(1)), vec![1; BUCKETS]);
+        let rolled_back = ServiceDial::new(&service, &[0]);
+        assert_eq!(rolled_back.pin(CohortId(1)), None);
+        assert_eq!(arms(&rolled_back, CohortId(1)), vec![0; BUCKETS]);
+    }
+
+    #[test]
+    fn a_canary_can_be_at_zero_in_one_cohort() {
+        let pinned = CohortPolicy { pin: Some(ArmIndex(1)), max_weight_bp: None };
+        let service = service(2, &[CohortPolicy::default(), pinned]);
+        let zeros = [(CohortId(1), ArmIndex(1)), (CohortId(3), ArmIndex(2))];
+        let dial = ServiceDial::with_zeros(&service, &[100, 200], &zeros);
+        assert_eq!(arms(&dial, DEFAULT), table(&[100, 200]));
+        assert_eq!(dial.pin(CohortId(1)), None);
+        assert_eq!(arms(&dial, CohortId(1)), table(&[0, 200]));
+        assert_eq!(arms(&dial, CohortId(2)), table(&[100, 200]));
+        assert_eq!(arms(&dial, CohortId(3)), table(&[100, 0]));
+    }
+
+    #[test]
+    fn equal_tables_are_kept_once_and_a_table_is_small() {
+        let capped = CohortPolicy { pin: None, max_weight_bp: Some(500) };
+        let service = service(1, &[capped; 1000]);
+        let dial = ServiceDial::new(&service, &[2500]);
+        assert_eq!(dial.tables.len(), 2);
+        let bytes: usize = dial.tables.iter().map(|table| size_of_val(&*table.runs)).sum();
+        assert!(bytes <= 32, "{bytes}");
+    }
+
+    #[test]
+    fn weights_that_are_missing_or_too_many_are_seen_to() {
+        let two = service(2, &[]);
+        assert_eq!(ServiceDial::new(&two, &[100]).weights_bp(), [100, 0]);
+        assert_eq!(ServiceDial::new(&two, &[6_000, 6_000]).weights_bp(), [6_000, 4_000]);
+        assert_eq!(ServiceDial::new(&two, &[1, 2, 3]).weights_bp(), [1, 2]);
+    }
+
+    /// Weights of so many canaries that fit together.
+    fn weights(canaries: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u16>> {
+        prop::collection::vec(0..=10_000u16, canaries).prop_map(|weights| {
+            let canaries = weights.len();
+            fitted(&weights, canaries)
+        })
+    }
+
+    /// Where each canary's arc ends.
+    fn arc_of(canary: usize, canaries: usize) -> u16 {
+        let anchors: Vec<usize> = (0..canaries).map(anchor).collect();
+        (arc_end(&anchors, anchor(canary)) - anchor(canary)) as u16
+    }
+
+    fn check_move(before: &[u16], canary: usize, to: u16) -> Result<(), TestCaseError> {
+        let mut after = before.to_vec();
+        after[canary] = to;
+        let moved = moves(&table(before), &table(&after));
+        let arm = canary as u8 + 1;
+        let between = if to > before[canary] { (0, arm) } else { (arm, 0) };
+        prop_assert_eq!(moved.len(), usize::from(to.abs_diff(before[canary])));
+        prop_assert!(moved.iter().all(|pair| *pair == between), "{before:?} {after:?}");
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_exact(weights in weights(0..9)) {
+            let dial = ServiceDial::new(&service(weights.len(), &[]), &weights);
+            let owners = arms(&dial, DEFAULT);
+            for arm in 0..=weights.len() as u8 {
+                let owned = owners.iter().filter(|owner| **owner == arm).count();
+                prop_assert_eq!(owned, usize::from(dial.weight_bp(DEFAULT, ArmIndex(arm))));
+            }
+        }
+
+        #[test]
+        fn one_or_two_canaries_move_exactly_the_change_to_or_from_the_baseline(
+            before in weights(1..3),
+            canary in any::<prop::sample::Index>(),
+            to in 0..=10_000u16,
+        ) {
+            let canary = canary.index(before.len());
+            let others = before.iter().sum::<u16>() - before[canary];
+            check_move(&before, canary, to.min(BUCKETS as u16 - others))?;
+        }
+
+        #[test]
+        fn so_do_more_canaries_within_their_arcs(
+            wishes in prop::collection::vec(0..=10_000u16, 3..9),
+            canary in any::<prop::sample::Index>(),
+            to in 0..=10_000u16,
+        ) {
+            let arc = |canary| arc_of(canary, wishes.len());
+            let within = wishes.iter().enumerate().map(|(at, weight)| (*weight).min(arc(at)));
+            let canary = canary.index(wishes.len());
+            check_move(&within.collect::<Vec<_>>(), canary, to.min(arc(canary)))?;
+        }
+    }
+}

@@ -297,3 +297,28 @@ pub struct Warmup {
     /// How long the arm is judged with a wider tolerance, at 1 % or less.
     pub period: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorder_is_found_by_cohort_and_arm_and_late_cohorts_count_as_other() {
+        let grid =
+            RecorderGrid { base: RecorderId(100), arms: 3, columns: Arc::new([0, 2, 1]), other: 3 };
+        let at = |cohort, arm| grid.at(CohortId(cohort), ArmIndex(arm)).0;
+        assert_eq!([at(0, 0), at(0, 1), at(0, 2)], [100, 101, 102]);
+        assert_eq!([at(1, 0), at(1, 2)], [106, 108]);
+        assert_eq!(at(2, 1), 104);
+        assert_eq!([at(3, 0), at(900, 2)], [109, 111]);
+    }
+
+    #[test]
+    fn failing_statuses_are_those_that_were_named() {
+        let mut failed = FailedWhen::default();
+        failed.add(429, 429);
+        let fails = |code| failed.status(http::StatusCode::from_u16(code).unwrap());
+        assert!(fails(500) && fails(503) && fails(599) && fails(429));
+        assert!(!fails(428) && !fails(499) && !fails(200) && !fails(600));
+    }
+}

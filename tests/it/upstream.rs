@@ -146,7 +146,9 @@ async fn a_stale_connection_never_becomes_a_502_and_no_request_is_taken_twice() 
             for number in 0..150_u32 {
                 let answer = connection.call(Call::get("/")).await.unwrap();
                 assert_eq!(answer.status, 200, "request {number}: {}", answer.text());
-                sleep(Duration::from_millis(u64::from(number % 4))).await;
+                if number % 3 == 0 {
+                    sleep(Duration::from_millis(u64::from(number % 4))).await;
+                }
             }
         }));
     }

@@ -6,7 +6,7 @@ use super::{LEAST, accept};
 use crate::{
     proxy::Listen,
     rollout::{Fallback, SessionPolicy},
-    routing::{ArmIndex, Condition, Endpoint, HostPattern, KeySource, RouteId, ValueMatch},
+    routing::{ArmIndex, Endpoint, KeySource},
 };
 
 #[test]
@@ -18,9 +18,8 @@ fn the_least_that_runs() {
     let service = &compiled.routes.services()[0];
     let arms: Vec<_> = service.arms.iter().map(|arm| (&*arm.name, &*arm.version)).collect();
     assert_eq!(arms, [("baseline", ""), ("v2", "2.3.1")]);
-    let endpoint = |arm: usize| {
-        compiled.routes.upstream(service.arms[arm].upstream).endpoints[0].clone()
-    };
+    let endpoint =
+        |arm: usize| compiled.routes.upstream(service.arms[arm].upstream).endpoints[0].clone();
     assert_eq!(endpoint(0), Endpoint::Address("127.0.0.1:9001".parse().unwrap()));
     assert_eq!(endpoint(1), Endpoint::Address("127.0.0.1:9002".parse().unwrap()));
     let route = compiled.routes.routes().next().unwrap();
@@ -139,7 +138,8 @@ rollouts:
     let slo = &compiled.rollout.route_slos[0];
     assert_eq!((slo.errors, slo.window), (Some(0.005), Some(Duration::from_secs(3600))));
     let route = compiled.routes.routes().next().unwrap();
-    let failed = |status: u16| route.failed_when.status(http::StatusCode::from_u16(status).unwrap());
+    let failed =
+        |status: u16| route.failed_when.status(http::StatusCode::from_u16(status).unwrap());
     assert!(failed(500) && failed(429) && !failed(404));
 
     for part in ["TLS of listeners", "countries by address", "JSON Web Tokens", "health checks"] {
@@ -147,46 +147,6 @@ rollouts:
         assert!(compiled.advice.iter().any(|advice| advice.starts_with(&begin)), "{part}");
     }
     assert_eq!(compiled.later.health_checks[0].1.timeout, Duration::from_secs(1));
-}
-
-/// The condition of a match, by way of a route.
-fn condition(matching: &str) -> String {
-    let text = LEAST.replace("{ service: shop }", &format!("{{ service: shop, match: {matching} }}"));
-    let compiled = accept(&text);
-    format!("{:?}", compiled.routes.condition(RouteId(0)))
-}
-
-#[test]
-fn one_key_with_several_values_is_any_of_them() {
-    let expected = Condition::Host(vec![
-        HostPattern::Exact("a.example".into()),
-        HostPattern::Suffix(".b.example".into()),
-    ]);
-    assert_eq!(condition("{ host: [A.example, '*.b.example'] }"), format!("{expected:?}"));
-    let expected = Condition::Any(vec![
-        Condition::Query("a".into(), ValueMatch::Exact(vec!["1".into(), "0.10".into()])),
-        Condition::Query("b".into(), ValueMatch::Present(false)),
-    ]);
-    assert_eq!(
-        condition("{ query: [{ name: a, exact: [1, 0.10] }, { name: b, present: false }] }"),
-        format!("{expected:?}")
-    );
-}
-
-#[test]
-fn several_keys_are_all_of_them_and_any_all_not_nest() {
-    let expected = Condition::All(vec![
-        Condition::PathPrefix(vec!["/cart".into()]),
-        Condition::Any(vec![
-            Condition::Path(vec!["/a".into()]),
-            Condition::Not(Box::new(Condition::Path(vec!["/b".into()]))),
-        ]),
-    ]);
-    assert_eq!(
-        condition("{ path_prefix: /cart/, any: [{ path: /a }, { not: { path: /b } }] }"),
-        format!("{expected:?}")
-    );
-    assert_eq!(condition("{}"), format!("{:?}", Condition::All(Vec::new())));
 }
 
 #[test]
@@ -310,11 +270,26 @@ fn a_prefix_is_rewritten_from_the_match_or_from_what_is_written() {
     };
     let pair = |from: &str, to: &str| Some((from.to_owned(), to.to_owned()));
     assert_eq!(
-        rewrite("{ service: shop, match: { path_prefix: /cart/ }, rewrite: { path_prefix: /v2/ } }"),
+        rewrite(
+            "{ service: shop, match: { path_prefix: /cart/ }, rewrite: { path_prefix: /v2/ } }"
+        ),
         pair("/cart", "/v2")
     );
     assert_eq!(
         rewrite("{ service: shop, rewrite: { path_prefix: { from: /a, to: / } } }"),
         pair("/a", "/")
     );
+}
+
+#[test]
+fn ten_thousand_routes_are_compiled_in_order() {
+    let mut text = LEAST.replace("routes: [{ service: shop }]\n", "routes:\n");
+    for number in 0..10_000 {
+        text.push_str(&format!(
+            "  - name: r{number}\n    match: {{ host: h{number}.example.com, path_prefix: /p }}\n    service: shop\n"
+        ));
+    }
+    let compiled = accept(&text);
+    assert_eq!(compiled.routes.routes().len(), 10_000);
+    assert_eq!(&*compiled.routes.routes().last().unwrap().name, "r9999");
 }
