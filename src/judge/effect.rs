@@ -62,8 +62,7 @@ impl Rung {
     }
 
     fn update(&mut self, thinning: &mut Thinning, tolerance: f64, tally: impl Fn(usize) -> Tally) {
-        let x = thinning.observe(tolerance, &tally);
-        let at_most = thinning.observe_at_most(tolerance, &tally);
+        let (x, at_most) = thinning.observe_both(tolerance, tally);
         let even = [1.0 / bets::STAKES.len() as f64; bets::STAKES.len()];
         self.more.update(&even, &bets::STAKES.map(|stake| stake.mul_add(x, 1.0)), 0.0);
         self.less.update(at_most, thinning.pod_share());

@@ -60,6 +60,8 @@ pub(super) struct Evidence {
 #[derive(Clone, Debug)]
 pub(super) struct Workbench {
     thinning: Thinning,
+    /// The stretch at hand with the strata of its shards joined.
+    stretch: Gathering,
     observations: Vec<f64>,
     factors: Vec<f64>,
 }
@@ -68,6 +70,7 @@ impl Workbench {
     pub(super) fn new() -> Self {
         Self {
             thinning: Thinning::new(),
+            stretch: Gathering::new(Lag::Early),
             observations: Vec::with_capacity(Definition::ALL.len()),
             factors: Vec::with_capacity(1 + Definition::ALL.len() * super::bets::STAKES.len()),
         }
@@ -130,17 +133,26 @@ impl Evidence {
         if block.ending == Ending::Reacted {
             return;
         }
+        let mut joined = std::mem::take(&mut bench.stretch);
+        let stretch = if block.strata.len() > 1 {
+            joined.clear();
+            joined.add(block, block.ticks);
+            joined.block(block.component)
+        } else {
+            *block
+        };
         let whole = gathering.block(block.component);
-        let same = whole.ticks == block.ticks && complete;
+        let same = complete && whole.ticks == stretch.ticks;
         for member in members.iter_mut().filter(|m| m.caution.name().lag() == block.lag) {
-            bench.bet(block, &mut member.caution, config);
+            bench.bet(&stretch, &mut member.caution, config);
             if same {
                 // The stretch is the block: its observations stand.
-                bench.settle(block, &mut member.rollback, config);
+                bench.settle(&stretch, &mut member.rollback, config);
             } else if complete {
                 bench.bet(&whole, &mut member.rollback, config);
             }
         }
+        bench.stretch = joined;
         if complete {
             gathering.clear();
         }
@@ -164,6 +176,12 @@ impl Evidence {
             union.1 = union.1.max(bank.peak_ln() + member.weight_ln);
         }
         union
+    }
+
+    /// ln of the wealth of every member, without its weight.
+    #[cfg(test)]
+    pub(super) fn wealth_ln(&self) -> impl Iterator<Item = f64> + '_ {
+        self.watched.iter().flat_map(|w| &w.members).map(|m| m.rollback.ln())
     }
 
     /// The leading bet among those for rollback and for caution, once it is ahead at all.

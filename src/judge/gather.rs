@@ -17,17 +17,24 @@ pub(super) struct Gathering {
     left_out: u64,
 }
 
-impl Gathering {
-    pub(super) fn new(lag: Lag) -> Self {
+impl Default for Gathering {
+    /// Without room: for a moment's absence only.
+    fn default() -> Self {
         Self {
-            lag,
-            strata: Vec::with_capacity(MAX_STRATA),
+            lag: Lag::Early,
+            strata: Vec::new(),
             ticks: 0,
             length: 0,
             pods: None,
             warming: false,
             left_out: 0,
         }
+    }
+}
+
+impl Gathering {
+    pub(super) fn new(lag: Lag) -> Self {
+        Self { lag, strata: Vec::with_capacity(MAX_STRATA), ..Self::default() }
     }
 
     pub(super) const fn lag(&self) -> Lag {

@@ -288,3 +288,6 @@ impl Judge {
         sentence::reason(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

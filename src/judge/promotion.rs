@@ -75,7 +75,7 @@ impl NonInferiority {
         self.wealth.ln()
     }
 
-    /// One block, `x` from [`Thinning::observe_at_most`].
+    /// One block, `x` the upper one of [`Thinning::observe_both`].
     pub(super) fn update(&mut self, x: f64, pod_share: f64) {
         let odds = pod_share / (1.0 - pod_share);
         let factors = FRACTIONS.map(|c| (1.0 - c * odds * x).max(0.0));
@@ -125,7 +125,7 @@ impl Promotion {
         for (proof, bets, peak_ln) in &mut self.proofs {
             let tolerance = if *proof == Proof::Errors { config.margin_errors } else { 0.0 };
             let counts = |i: usize| tally(&trials.strata[i], |c| proof.bad(c));
-            let x = thinning.observe_at_most(tolerance, counts);
+            let (_, x) = thinning.observe_both(tolerance, counts);
             bets.update(x, thinning.pod_share());
             *peak_ln = peak_ln.max(bets.ln());
         }

@@ -52,16 +52,39 @@ struct Kept {
     /// An event is kept with this probability.
     keep: f64,
     bins: Bins,
-    /// ln(1 - keep * (1 - t^psi)) by psi, at the nodes of the whole interval.
-    logs: [[f64; NODES]; PSI.len()],
-    /// Which rows of `logs` are filled.
+    /// By psi, at the nodes of the whole interval; kept while `keep` stays.
+    rows: [Row; PSI.len()],
     filled: [bool; PSI.len()],
+}
+
+/// Of one event of one weight: ln(1 - keep * (1 - t^psi)), and what it adds to the slope,
+/// psi * keep * t^(psi - 1) / (1 - keep * (1 - t^psi)).
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    ln: [f64; NODES],
+    slope: [f64; NODES],
+}
+
+impl Row {
+    fn new(psi: usize, keep: f64, points: &Points) -> Self {
+        let lost = &points.lost[psi];
+        let mut row = Self::default();
+        for i in 0..NODES {
+            row.slope[i] =
+                PSI[psi] * keep * (1.0 - lost[i]) / ((1.0 - keep * lost[i]) * (1.0 - points.u[i]));
+            row.ln[i] =
+                if keep == 1.0 { PSI[psi] * points.ln_t[i] } else { (-keep * lost[i]).ln_1p() };
+        }
+        row
+    }
 }
 
 impl Kept {
     fn set_keep(&mut self, keep: f64) {
-        self.keep = keep;
-        self.filled = [false; PSI.len()];
+        if self.keep != keep {
+            self.keep = keep;
+            self.filled = [false; PSI.len()];
+        }
     }
 
     fn expected(&self) -> f64 {
@@ -77,6 +100,8 @@ impl Kept {
 #[derive(Clone, Copy, Debug)]
 struct Points {
     u: [f64; NODES],
+    /// ln(1 - u).
+    ln_t: [f64; NODES],
     /// 1 - (1 - u)^psi by psi.
     lost: [[f64; NODES]; PSI.len()],
 }
@@ -86,7 +111,7 @@ impl Points {
     fn new(nodes: &[Node; NODES], reach: f64) -> Self {
         let u = nodes.map(|node| node.at * reach);
         let lost = PSI.map(|psi| u.map(|u| lost(u, psi)));
-        Self { u, lost }
+        Self { u, ln_t: u.map(|u| (-u).ln_1p()), lost }
     }
 }
 
@@ -211,25 +236,25 @@ impl Thinning {
         self.exact(canary + baseline, -QUADRATURE_ERROR)
     }
 
-    /// The same from above: its conditional mean is at least 0 while the canary is no better.
-    pub(super) fn observe_at_most(
+    /// The same from below and from above: the second has a conditional mean of at least 0 while
+    /// the canary is no better.
+    pub(super) fn observe_both(
         &mut self,
         tolerance: f64,
         tally: impl Fn(usize) -> Tally,
-    ) -> f64 {
-        let tolerance = self.load(tolerance, tally);
+    ) -> (f64, f64) {
+        let x = self.observe(tolerance, tally);
         let (canary, baseline) = self.expected();
-        if canary == 0.0 || (self.plain && tolerance == 0.0) {
-            return self.closed_form(canary, baseline);
+        if canary == 0.0 || self.plain || self.independent {
+            return (x, x + 2.0 * QUADRATURE_ERROR / self.pod_share);
         }
         let used = &self.room[..self.used];
-        if !self.independent && used.iter().any(|t| t.canary.keep < 1.0) {
-            let certain = used.iter().filter(|t| t.baseline.keep == 1.0);
-            let baseline: f64 = certain.map(|t| t.baseline.expected()).sum();
-            let share = canary / (canary + baseline);
-            return self.from_share(share);
+        if used.iter().all(|t| t.canary.keep == 1.0) {
+            return (x, self.exact(canary + baseline, QUADRATURE_ERROR));
         }
-        self.exact(canary + baseline, QUADRATURE_ERROR)
+        let certain = used.iter().filter(|t| t.baseline.keep == 1.0);
+        let baseline: f64 = certain.map(|t| t.baseline.expected()).sum();
+        (x, self.from_share(canary / (canary + baseline)))
     }
 
     /// Loads the counts of all strata; returns the tolerance in its range.
@@ -305,9 +330,8 @@ impl Thinning {
     fn sum(&self, points: &Points, filled: bool) -> f64 {
         let (mut ln_all, mut slope) = ([0.0; NODES], [0.0; NODES]);
         for thinned in &self.room[..self.used] {
-            thinned.canary.add_slope(points, &mut slope);
-            thinned.canary.add_ln(points, filled, &mut ln_all);
-            thinned.baseline.add_ln(points, filled, &mut ln_all);
+            thinned.canary.add(points, filled, &mut ln_all, Some(&mut slope));
+            thinned.baseline.add(points, filled, &mut ln_all, None);
             if thinned.virtual_share > 0.0 && thinned.good > 0.0 {
                 for (ln, u) in ln_all.iter_mut().zip(points.u) {
                     *ln += thinned.good * (-thinned.virtual_share * u).ln_1p();
@@ -316,7 +340,7 @@ impl Thinning {
         }
         let mut sum = 0.0;
         for i in 0..NODES {
-            sum += self.nodes[i].weight * slope[i] / (1.0 - points.u[i]) * ln_all[i].exp();
+            sum += self.nodes[i].weight * slope[i] * ln_all[i].exp();
         }
         sum
     }
@@ -327,37 +351,38 @@ impl Kept {
         for i in 0..self.bins.used().len() {
             let (psi, count) = self.bins.used()[i];
             if count > 0.0 && !self.filled[psi] {
-                self.logs[psi] = points.lost[psi].map(|lost| (-self.keep * lost).ln_1p());
+                self.rows[psi] = Row::new(psi, self.keep, points);
                 self.filled[psi] = true;
             }
         }
     }
 
-    fn add_ln(&self, points: &Points, filled: bool, ln_all: &mut [f64; NODES]) {
+    /// Adds the logarithms of this arm's events, and of the canary's the slopes.
+    fn add(
+        &self,
+        points: &Points,
+        filled: bool,
+        ln_all: &mut [f64; NODES],
+        mut slope: Option<&mut [f64; NODES]>,
+    ) {
         for &(psi, count) in self.bins.used() {
             if count == 0.0 {
                 continue;
             }
-            if filled {
-                for (ln, kept) in ln_all.iter_mut().zip(&self.logs[psi]) {
-                    *ln += count * kept;
-                }
+            let fresh;
+            let row = if filled {
+                &self.rows[psi]
             } else {
-                for (ln, lost) in ln_all.iter_mut().zip(&points.lost[psi]) {
-                    *ln += count * (-self.keep * lost).ln_1p();
+                fresh = Row::new(psi, self.keep, points);
+                &fresh
+            };
+            for (sum, ln) in ln_all.iter_mut().zip(&row.ln) {
+                *sum += count * ln;
+            }
+            if let Some(slope) = slope.as_deref_mut() {
+                for (sum, slope) in slope.iter_mut().zip(&row.slope) {
+                    *sum += count * slope;
                 }
-            }
-        }
-    }
-
-    fn add_slope(&self, points: &Points, slope: &mut [f64; NODES]) {
-        for &(psi, count) in self.bins.used() {
-            if count == 0.0 {
-                continue;
-            }
-            let weight = count * PSI[psi] * self.keep;
-            for (slope, lost) in slope.iter_mut().zip(&points.lost[psi]) {
-                *slope += weight * (1.0 - lost) / (1.0 - self.keep * lost);
             }
         }
     }
