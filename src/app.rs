@@ -98,7 +98,14 @@ pub fn start(compiled: Compiled, options: Options) -> anyhow::Result<Running> {
         workers,
         started,
     })?;
-    let listeners = bind_all(&compiled.proxy.listeners, &[])?;
+    // The journal is replayed: now the sockets may open.
+    let listeners = match bind_all(&compiled.proxy.listeners, &[]) {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            control.stop();
+            return Err(error);
+        }
+    };
     let (trigger, watcher) = shutdown::channel();
     let inputs = proxy::Inputs {
         started,
@@ -183,9 +190,7 @@ impl Running {
     /// written, then the admin server.
     pub fn shutdown(self) {
         self.begin_shutdown();
-        for (name, thread) in [("reload", self.reload_thread)] {
-            join(name, thread);
-        }
+        join("reload", self.reload_thread);
         if let Some(proxy) = Arc::into_inner(self.proxy) {
             proxy.join();
         }

@@ -9,7 +9,10 @@ use serde::{
     de::{MapAccess, SeqAccess, Visitor},
 };
 
-use super::reader::{GIVEN, MANY, Spot};
+use super::{
+    reader::{GIVEN, MANY},
+    reading::Spot,
+};
 
 /// A value that may have been given, and where.
 #[derive(Clone, Debug)]

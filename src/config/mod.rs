@@ -11,6 +11,7 @@ mod given;
 mod interpolate;
 mod problem;
 mod reader;
+mod reading;
 mod reload;
 mod scenario;
 mod schema;
@@ -135,9 +136,9 @@ pub fn compile_text(
 ) -> Result<Compiled, Problems> {
     let problems = |list| Problems::new(path.to_owned(), text, list);
     let tree = parse(text, path)?;
-    let reading = reader::Reading::new(env);
+    let reading = reading::Reading::new(env);
     // What cannot be read was noted by the reader; the rest is still compiled.
-    let file = file::File::deserialize(reading.root(&tree)).unwrap_or_default();
+    let file = file::File::deserialize(reader::At::root(&reading, &tree)).unwrap_or_default();
     let hash = hash(text, &reading.interpolated());
     let base = directory(path);
     match compile::compile(&file, &reading, &base, hash) {

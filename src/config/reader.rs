@@ -6,7 +6,7 @@
 //! of one, [`SHAPE`] picks a variant by what the node is. Unknown and repeated keys are noted here,
 //! by the field names that serde passes in. Every scalar is interpolated on its way out.
 
-use std::{borrow::Cow, cell::RefCell, collections::HashSet, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::{
     Deserializer,
@@ -19,8 +19,9 @@ use serde::{
 
 use super::{
     interpolate::{Unset, interpolate},
-    problem::{MAX_PROBLEMS, Problem, suggest},
-    yaml::{Kind, Node, Place},
+    problem::suggest,
+    reading::{Reading, Spot, Step},
+    yaml::{Kind, Node},
 };
 
 /// A tuple struct of this name is read as the spot of the node, then the node; nothing follows the
@@ -30,115 +31,6 @@ pub(super) const GIVEN: &str = "\0given";
 pub(super) const MANY: &str = "\0many";
 /// An enum of this name has the variants `scalar`, `list` and `map`, or some of them.
 pub(super) const SHAPE: &str = "\0shape";
-
-/// Where a value was written: an index into the spots of its [`Reading`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Spot(pub(super) u32);
-
-/// One reading of a tree: where everything stood, and what was wrong.
-pub(super) struct Reading<'t> {
-    env: &'t dyn Fn(&str) -> Option<String>,
-    spots: RefCell<Vec<SpotEntry<'t>>>,
-    problems: RefCell<Vec<Problem>>,
-    interpolated: RefCell<Vec<String>>,
-}
-
-struct SpotEntry<'t> {
-    parent: Spot,
-    step: Step<'t>,
-    place: Place,
-}
-
-#[derive(Clone)]
-enum Step<'t> {
-    Root,
-    Key(Cow<'t, str>),
-    Index(usize),
-}
-
-impl<'t> Reading<'t> {
-    /// A reading in which `${NAME}` is looked up by `env`.
-    pub(super) fn new(env: &'t dyn Fn(&str) -> Option<String>) -> Self {
-        let root = SpotEntry { parent: Spot(0), step: Step::Root, place: Place::START };
-        Self {
-            env,
-            spots: RefCell::new(vec![root]),
-            problems: RefCell::default(),
-            interpolated: RefCell::default(),
-        }
-    }
-
-    /// A deserializer of the whole tree.
-    pub(super) fn root<'r>(&'r self, node: &'r Node<'t>) -> At<'r, 't> {
-        At { reading: self, node, spot: Spot(0) }
-    }
-
-    /// Notes a problem with what stands at `spot`.
-    pub(super) fn problem(&self, spot: Spot, message: impl Into<String>, help: Option<String>) {
-        let spots = self.spots.borrow();
-        let Some(entry) = spots.get(spot.0 as usize) else { return };
-        self.problem_at(entry.place, path(&spots, spot), message.into(), help);
-    }
-
-    /// Whether anything was wrong.
-    pub(super) fn has_problems(&self) -> bool {
-        !self.problems.borrow().is_empty()
-    }
-
-    /// Whether so many problems were noted that no more are kept.
-    pub(super) fn is_full(&self) -> bool {
-        self.problems.borrow().len() >= MAX_PROBLEMS
-    }
-
-    /// The line of a spot.
-    pub(super) fn line(&self, spot: Spot) -> u32 {
-        self.spots.borrow().get(spot.0 as usize).map_or(0, |entry| entry.place.line)
-    }
-
-    /// The path of a spot, such as `routes[3].match`.
-    pub(super) fn path(&self, spot: Spot) -> String {
-        path(&self.spots.borrow(), spot)
-    }
-
-    /// What the interpolated scalars came to, in the order in which they were read.
-    pub(super) fn interpolated(&self) -> std::cell::Ref<'_, Vec<String>> {
-        self.interpolated.borrow()
-    }
-
-    /// Ends the reading.
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
-    }
-
-    fn problem_at(&self, place: Place, path: String, message: String, help: Option<String>) {
-        let mut problems = self.problems.borrow_mut();
-        if problems.len() < MAX_PROBLEMS {
-            let Place { line, column, .. } = place;
-            problems.push(Problem { line, column, path, message, help });
-        }
-    }
-
-    fn spot(&self, parent: Spot, step: Step<'t>, place: Place) -> Spot {
-        let mut spots = self.spots.borrow_mut();
-        spots.push(SpotEntry { parent, step, place });
-        Spot(u32::try_from(spots.len() - 1).unwrap_or(u32::MAX))
-    }
-}
-
-fn path(spots: &[SpotEntry<'_>], mut spot: Spot) -> String {
-    let mut steps = Vec::new();
-    while let Some(entry) = spots.get(spot.0 as usize) {
-        match &entry.step {
-            Step::Root => break,
-            Step::Key(key) if key.contains(['.', ' ', '[']) => steps.push(format!(".\"{key}\"")),
-            Step::Key(key) => steps.push(format!(".{key}")),
-            Step::Index(index) => steps.push(format!("[{index}]")),
-        }
-        spot = entry.parent;
-    }
-    let path: String = steps.iter().rev().map(String::as_str).collect();
-    path.strip_prefix('.').map_or(path.clone(), str::to_owned)
-}
 
 /// A deserializer of one node.
 #[derive(Clone, Copy)]
@@ -175,6 +67,11 @@ impl de::Error for Unread {
 impl de::StdError for Unread {}
 
 impl<'r, 't> At<'r, 't> {
+    /// A deserializer of the whole tree.
+    pub(super) fn root(reading: &'r Reading<'t>, node: &'r Node<'t>) -> Self {
+        Self { reading, node, spot: Spot::default() }
+    }
+
     fn note<T>(self, message: impl Into<String>, help: Option<String>) -> Result<T, Unread> {
         self.reading.problem(self.spot, message, help);
         Err(Unread::Noted)
@@ -206,7 +103,7 @@ impl<'r, 't> At<'r, 't> {
         match interpolate(text, self.reading.env) {
             Ok(Cow::Borrowed(same)) => Ok(Cow::Borrowed(same)),
             Ok(Cow::Owned(text)) => {
-                self.reading.interpolated.borrow_mut().push(text.clone());
+                self.reading.interpolate(&text);
                 Ok(Cow::Owned(text))
             }
             Err(Unset { name, help }) => self.note(name, Some(help)),
@@ -433,8 +330,7 @@ impl<'r, 't> Entries<'r, 't> {
 
     /// Notes a problem with the key itself, under the path that it would have.
     fn note(&self, key: &Node<'t>, text: &str, message: String, help: Option<String>) {
-        let spots = self.at.reading.spots.borrow();
-        let parent = path(&spots, self.at.spot);
+        let parent = self.at.reading.path(self.at.spot);
         let path = if parent.is_empty() { text.to_owned() } else { format!("{parent}.{text}") };
         self.at.reading.problem_at(key.place, path, message, help);
     }

@@ -16,7 +16,8 @@ use super::{
     file::scenario as written,
     parse,
     problem::Problem,
-    reader::Reading,
+    reader::At,
+    reading::Reading,
     yaml::{Kind, Node},
 };
 use crate::lab::Scenario;
@@ -55,7 +56,8 @@ pub fn compile_scenario(
             set.push((axis.path.clone(), shown(value)));
         }
         let reading = Reading::new(env);
-        let scenario = written::Scenario::deserialize(reading.root(&tree)).unwrap_or_default();
+        let scenario =
+            written::Scenario::deserialize(At::root(&reading, &tree)).unwrap_or_default();
         let base = path.parent().unwrap_or(Path::new(""));
         match compile::compile_scenario(&scenario, &reading, base) {
             Some(scenario) => cells.push(Cell { set, scenario }),

@@ -129,6 +129,10 @@ enum Children<'t> {
 }
 
 impl<'t> Building<'t> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the parser's events of presentation differ by its features"
+    )]
     fn take(&mut self, event: Event<'t>, span: &Span) -> Result<(), Flaw> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -169,7 +173,6 @@ impl<'t> Building<'t> {
             Event::DocumentStart(..) if self.root.is_some() => {
                 Err(Flaw::new(span, "the file holds more than one document"))
             }
-            // Events of presentation, and of kinds that a later parser may add.
             _ => Ok(()),
         }
     }

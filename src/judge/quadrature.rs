@@ -1,8 +1,8 @@
 //! Gauss-Legendre quadrature on [0, 1], for expectations of ratios.
 
-/// Number of nodes. Sixteen integrate exp(-24 u), the sharpest integrand that is asked for, to
-/// better than 1e-9.
-pub(super) const NODES: usize = 16;
+/// Number of nodes. Twenty integrate exp(-40 u), the sharpest integrand that is asked for, to
+/// better than 1e-8.
+pub(super) const NODES: usize = 20;
 
 /// One node: where, and how much it weighs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,16 +49,16 @@ mod tests {
     }
 
     #[test]
-    fn polynomials_up_to_degree_thirty_one_are_exact() {
-        for degree in 0..32 {
+    fn polynomials_up_to_degree_thirty_nine_are_exact() {
+        for degree in 0..40 {
             let got = integral(|u| u.powi(degree));
             assert!((got - 1.0 / f64::from(degree + 1)).abs() < 1e-14, "{degree}: {got}");
         }
     }
 
     #[test]
-    fn the_sharpest_exponential_is_exact_to_a_billionth() {
-        let got = integral(|u| (-24.0 * u).exp());
-        assert!((got - (1.0 - (-24.0_f64).exp()) / 24.0).abs() < 1e-9, "{got}");
+    fn the_sharpest_exponential_is_nearly_exact() {
+        let got = integral(|u| (-40.0 * u).exp());
+        assert!((got - (1.0 - (-40.0_f64).exp()) / 40.0).abs() < 1e-8, "{got}");
     }
 }

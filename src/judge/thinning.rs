@@ -10,11 +10,21 @@ use super::{
 /// Most strata of one block; what exceeds is left out.
 pub const MAX_STRATA: usize = 32;
 
-/// Expected number of kept events above which only the end of the integral that matters is taken.
-const SHARPEST: f64 = 24.0;
+/// Up to this expected number of kept events, times the part of it that is integrated, the
+/// quadrature is exact.
+const SHARPEST: f64 = 40.0;
 
-/// Bound on the error of the quadrature, taken to the safe side.
-const QUADRATURE_ERROR: f64 = 2e-9;
+/// The parts of the interval, counted from one downwards, that are integrated: for few events all
+/// of it, for many the end where something is left of the integrand.
+const REACHES: [f64; 2] = [1.0, 0.25];
+
+/// The expected number of kept events up to which each reach serves.
+const SERVES: [f64; 2] = [SHARPEST / REACHES[0], SHARPEST / REACHES[1]];
+
+/// Bound on the error of the quadrature and on what lies beyond its reach, taken to the safe
+/// side.
+const QUADRATURE_ERROR: f64 = 2e-8;
+const BEYOND_REACH: f64 = 5e-5;
 
 /// What is known of a stratum before its bad events are looked at.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +62,9 @@ struct Kept {
     /// An event is kept with this probability.
     keep: f64,
     bins: Bins,
-    /// By psi, at the nodes of the whole interval; kept while `keep` stays.
-    rows: [Row; PSI.len()],
-    filled: [bool; PSI.len()],
+    /// By reach and psi; kept while `keep` stays.
+    rows: [[Row; PSI.len()]; REACHES.len()],
+    filled: [[bool; PSI.len()]; REACHES.len()],
 }
 
 /// Of one event of one weight: ln(1 - keep * (1 - t^psi)), and what it adds to the slope,
@@ -83,7 +93,7 @@ impl Kept {
     fn set_keep(&mut self, keep: f64) {
         if self.keep != keep {
             self.keep = keep;
-            self.filled = [false; PSI.len()];
+            self.filled = Default::default();
         }
     }
 
@@ -149,8 +159,8 @@ fn lost(u: f64, psi: f64) -> f64 {
 #[derive(Clone, Debug)]
 pub(super) struct Thinning {
     nodes: [Node; NODES],
-    /// The points of the whole interval.
-    whole: Points,
+    /// The points by reach.
+    spans: [Points; REACHES.len()],
     /// Room for the strata of a block; the first `used` are those of the block at hand.
     room: Vec<Thinned>,
     used: usize,
@@ -166,7 +176,7 @@ impl Thinning {
         let nodes = nodes();
         Self {
             nodes,
-            whole: Points::new(&nodes, 1.0),
+            spans: REACHES.map(|reach| Points::new(&nodes, reach)),
             room: vec![Thinned::default(); MAX_STRATA],
             used: 0,
             pod_share: 0.0,
@@ -227,9 +237,11 @@ impl Thinning {
         if canary == 0.0 || (self.plain && tolerance == 0.0) {
             return self.closed_form(canary, baseline);
         }
-        if !self.plain && !self.independent {
-            // The realised share: given the number of bad events their coins depend on each other,
-            // and only the bound by Jensen is concave in the canary's number of them.
+        let dependent = !self.plain && !self.independent;
+        if dependent || canary + baseline > SERVES[1] {
+            // Jensen's bound. With the realised share the coins of a block depend on each other,
+            // and only the bound, concave in the canary's events, stands; with many events it is
+            // all but exact.
             let thinnest = self.thinnest_canary();
             return canary / (canary + baseline + thinnest) / self.pod_share - 1.0;
         }
@@ -245,12 +257,14 @@ impl Thinning {
     ) -> (f64, f64) {
         let x = self.observe(tolerance, tally);
         let (canary, baseline) = self.expected();
-        if canary == 0.0 || self.plain || self.independent {
-            return (x, x + 2.0 * QUADRATURE_ERROR / self.pod_share);
+        if canary == 0.0 || (self.plain && tolerance <= 0.0) {
+            return (x, x);
         }
         let used = &self.room[..self.used];
-        if used.iter().all(|t| t.canary.keep == 1.0) {
-            return (x, self.exact(canary + baseline, QUADRATURE_ERROR));
+        if self.independent || used.iter().all(|t| t.canary.keep == 1.0) {
+            let few = canary + baseline <= SERVES[0];
+            let error = QUADRATURE_ERROR + if few { 0.0 } else { BEYOND_REACH };
+            return (x, self.exact(canary + baseline, error));
         }
         let certain = used.iter().filter(|t| t.baseline.keep == 1.0);
         let baseline: f64 = certain.map(|t| t.baseline.expected()).sum();
@@ -313,25 +327,26 @@ impl Thinning {
         self.room[..self.used].iter().map(ln_nothing).sum()
     }
 
-    /// E[K'/(K'+L'); K' > 0], where `expected` is the weighted number of kept events.
+    /// E[K'/(K'+L'); K' > 0], where `expected` is the weighted number of kept events. Left out
+    /// is what lies beyond the reach: positive, and for equal weights below exp(-10).
     fn integrate(&mut self, expected: f64) -> f64 {
-        let reach = SHARPEST / expected;
-        if reach >= 1.0 {
-            for thinned in &mut self.room[..self.used] {
-                thinned.canary.fill(&self.whole);
-                thinned.baseline.fill(&self.whole);
-            }
-            return self.sum(&self.whole, true);
+        let Some(span) = SERVES.iter().position(|most| expected <= *most) else {
+            return self.sum(&Points::new(&self.nodes, SHARPEST / expected), None)
+                * (SHARPEST / expected);
+        };
+        let Self { spans, room, used, .. } = self;
+        for thinned in &mut room[..*used] {
+            thinned.canary.fill(span, &spans[span]);
+            thinned.baseline.fill(span, &spans[span]);
         }
-        // What lies beyond is positive and below exp(-SHARPEST): left out, on the safe side.
-        self.sum(&Points::new(&self.nodes, reach), false) * reach
+        self.sum(&self.spans[span], Some(span)) * REACHES[span]
     }
 
-    fn sum(&self, points: &Points, filled: bool) -> f64 {
+    fn sum(&self, points: &Points, span: Option<usize>) -> f64 {
         let (mut ln_all, mut slope) = ([0.0; NODES], [0.0; NODES]);
         for thinned in &self.room[..self.used] {
-            thinned.canary.add(points, filled, &mut ln_all, Some(&mut slope));
-            thinned.baseline.add(points, filled, &mut ln_all, None);
+            thinned.canary.add(points, span, &mut ln_all, Some(&mut slope));
+            thinned.baseline.add(points, span, &mut ln_all, None);
             if thinned.virtual_share > 0.0 && thinned.good > 0.0 {
                 for (ln, u) in ln_all.iter_mut().zip(points.u) {
                     *ln += thinned.good * (-thinned.virtual_share * u).ln_1p();
@@ -347,12 +362,12 @@ impl Thinning {
 }
 
 impl Kept {
-    fn fill(&mut self, points: &Points) {
+    fn fill(&mut self, span: usize, points: &Points) {
         for i in 0..self.bins.used().len() {
             let (psi, count) = self.bins.used()[i];
-            if count > 0.0 && !self.filled[psi] {
-                self.rows[psi] = Row::new(psi, self.keep, points);
-                self.filled[psi] = true;
+            if count > 0.0 && !self.filled[span][psi] {
+                self.rows[span][psi] = Row::new(psi, self.keep, points);
+                self.filled[span][psi] = true;
             }
         }
     }
@@ -361,7 +376,7 @@ impl Kept {
     fn add(
         &self,
         points: &Points,
-        filled: bool,
+        span: Option<usize>,
         ln_all: &mut [f64; NODES],
         mut slope: Option<&mut [f64; NODES]>,
     ) {
@@ -370,8 +385,8 @@ impl Kept {
                 continue;
             }
             let fresh;
-            let row = if filled {
-                &self.rows[psi]
+            let row = if let Some(span) = span {
+                &self.rows[span][psi]
             } else {
                 fresh = Row::new(psi, self.keep, points);
                 &fresh

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
+use rustix::io::Errno;
 
 use super::{body::ResponseBody, connection::InFlight, upstream::ConnectError};
 use crate::{
@@ -28,7 +29,7 @@ pub(super) enum ProxyError {
     NoRoute,
     #[error("no connection to the upstream: {0}")]
     NoConnection(ConnectError),
-    #[error("too many requests wait for this upstream")]
+    #[error("the proxy has no room for another connection to this upstream")]
     Overload,
     #[error("the upstream broke off: {0}")]
     Upstream(hyper::Error),
@@ -95,7 +96,7 @@ impl ProxyError {
             Self::Connect => "CONNECT is not served here",
             Self::NoRoute => "no route matches this request",
             Self::NoConnection(_) => "no connection to the upstream",
-            Self::Overload => "too many requests wait for this upstream",
+            Self::Overload => "no room for another connection to the upstream",
             Self::Upstream(_) => "the upstream broke off",
             Self::Protocol(_) => "the upstream broke the protocol",
             Self::Timeout => "the upstream did not answer in time",
@@ -128,6 +129,8 @@ impl From<ConnectError> for ProxyError {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Overloaded => Self::Overload,
+            // The proxy's own lack of descriptors or ports is not the upstream's fault.
+            ConnectError::Io(error) if exhausted(&error) => Self::Overload,
             ConnectError::Io(_)
             | ConnectError::Timeout
             | ConnectError::NoAddress
@@ -136,4 +139,10 @@ impl From<ConnectError> for ProxyError {
             | ConnectError::NoEndpoint => Self::NoConnection(error),
         }
     }
+}
+
+fn exhausted(error: &std::io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -82,7 +82,7 @@ pub(super) fn prepare(
         fields.remove(header::CONTENT_LENGTH);
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    set_uri(&mut parts.uri, target.new_path, rewrite)?;
+    set_uri(&mut parts.uri, target.new_path.as_deref(), rewrite)?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Ok(())
@@ -106,8 +106,8 @@ fn set_host(
 }
 
 /// Origin form with the normalised and rewritten path; untouched where that is what it is already.
-fn set_uri(uri: &mut Uri, new_path: Option<String>, rewrite: &Rewrite) -> Result<(), ProxyError> {
-    let path = new_path.as_deref().unwrap_or_else(|| uri.path());
+fn set_uri(uri: &mut Uri, new_path: Option<&str>, rewrite: &Rewrite) -> Result<(), ProxyError> {
+    let path = new_path.unwrap_or_else(|| uri.path());
     let rewritten =
         rewrite.path_prefix.as_ref().and_then(|(from, to)| rewrite_prefix(path, from, to));
     if new_path.is_none() && rewritten.is_none() {
@@ -235,7 +235,7 @@ mod tests {
         let mut uri = Uri::from_static(uri);
         let rewrite =
             Rewrite { host: None, path_prefix: prefix.map(|(from, to)| (from.into(), to.into())) };
-        set_uri(&mut uri, new_path.map(str::to_owned), &rewrite).unwrap();
+        set_uri(&mut uri, new_path, &rewrite).unwrap();
         assert_eq!(uri.to_string(), expected);
         assert!(uri.authority().is_none());
     }

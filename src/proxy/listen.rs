@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::settings::{Listen, ListenerSettings};
@@ -27,7 +28,12 @@ pub struct Listener {
     socket: Arc<ListenSocket>,
     /// Connections that are open over all workers.
     open: Arc<AtomicU32>,
+    /// Connections that the limit of open files allows.
+    affordable: u32,
 }
+
+/// Descriptors that are not for connections: the journal, the listeners, the runtimes.
+const OTHER_FILES: u64 = 40;
 
 #[derive(Debug)]
 enum ListenSocket {
@@ -69,7 +75,14 @@ impl Listener {
             };
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
         })?;
-        Ok(Self { settings: Arc::clone(settings), socket: Arc::new(socket), open: Arc::default() })
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let affordable = files.saturating_sub(OTHER_FILES).max(2) / 2;
+        Ok(Self {
+            settings: Arc::clone(settings),
+            socket: Arc::new(socket),
+            open: Arc::default(),
+            affordable: u32::try_from(affordable).unwrap_or(u32::MAX),
+        })
     }
 
     /// The same socket under new settings.
@@ -104,11 +117,12 @@ impl Listener {
         }
     }
 
-    /// Takes one of the listener's places, unless all are taken.
+    /// Takes one of the listener's places, unless all are taken: as many as its settings say, and
+    /// no more than leave a file descriptor for the upstream of each.
     pub(super) fn take_place(&self) -> Option<ListenerPlace> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         let place = ListenerPlace(Arc::clone(&self.open));
-        (open < self.settings.limits.connections).then_some(place)
+        (open < self.settings.limits.connections.min(self.affordable)).then_some(place)
     }
 }
 

@@ -85,7 +85,7 @@ impl EventBuffer {
     fn sample(&self) -> bool {
         let turn = self.turn.get().wrapping_add(1);
         self.turn.set(turn);
-        turn % OVERHEAD_SAMPLE == 0
+        turn.is_multiple_of(OVERHEAD_SAMPLE)
     }
 
     fn overhead(&self, overhead: Duration) {

@@ -53,27 +53,32 @@ impl Proxy {
         let (sender, receiver) = watch::channel(listeners);
         let balance = Balance::new(inputs.links.len());
         let mut workers = Vec::with_capacity(inputs.links.len());
+        let (ready, started_up) = crossbeam_channel::unbounded();
         for (index, link) in inputs.links.into_iter().enumerate() {
-            let runtime =
-                Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-            // The runtime is bound to its thread, so only a trial run here can tell the error.
-            drop(runtime?);
             let table = Arc::clone(&inputs.table);
             let listeners = receiver.clone();
             let (balance, shutdown) = (Arc::clone(&balance), inputs.shutdown.clone());
-            let started = inputs.started;
-            let run = move || {
-                let runtime =
-                    Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-                match runtime {
-                    Ok(runtime) => {
-                        let worker = Worker::new(index, started, &table, link);
-                        runtime.block_on(run(worker, listeners, balance, shutdown));
-                    }
-                    Err(error) => tracing::error!(%error, worker = index, "no runtime"),
+            let (started, ready) = (inputs.started, ready.clone());
+            let live = move || {
+                // A runtime is bound to the thread that makes it.
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default());
+                let (runtime, made) = match runtime {
+                    Ok(runtime) => (Some(runtime), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                if ready.send(made).is_ok()
+                    && let Some(runtime) = runtime
+                {
+                    let worker = Worker::new(index, started, &table, link);
+                    runtime.block_on(run(worker, listeners, balance, shutdown));
                 }
             };
-            workers.push(thread::Builder::new().name(format!("worker-{index}")).spawn(run)?);
+            workers.push(thread::Builder::new().name(format!("worker-{index}")).spawn(live)?);
+        }
+        for made in started_up.iter().take(workers.len()) {
+            made?;
         }
         Ok(Self { listeners: sender, workers })
     }

@@ -184,6 +184,7 @@ impl Haldane {
             let compiled = config::load(&path, &no_environment).map_err(|it| it.to_string())?;
             let options = app::Options {
                 workers,
+                config_text: std::fs::read_to_string(&path).unwrap().into(),
                 config_path: Some(path),
                 env: no_environment,
                 ..app::Options::new()

@@ -46,6 +46,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("lab", "src/lab/scenario.rs"),
 ];
 
+/// Deeper than any file: nothing is reached through `super`.
+const DEEP: usize = 64;
+
 #[test]
 fn every_module_imports_only_what_the_table_allows() {
     let mut broken = Vec::new();
@@ -156,7 +159,9 @@ fn names_of_a_part_are_found_in_every_notation() {
     let text = "use crate::{proxy::{Limits, Listen}, rollout};\nfn f(x: rollout::Plan) {}\n";
     assert_eq!(named(text, "proxy"), ["Limits", "Listen"]);
     assert_eq!(named(text, "rollout"), ["Plan"]);
-    assert_eq!(named("mod rollout;\nuse rollout::Judge;", "rollout"), Vec::<String>::new());
+    let own = "mod rollout;\nuse super::proxy::X;\nuse rollout::Judge;";
+    assert_eq!(named(own, "rollout"), Vec::<String>::new());
+    assert_eq!(named(own, "proxy"), Vec::<String>::new());
 }
 
 fn compile(text: &str, path: &Path) {
@@ -250,17 +255,19 @@ fn identifier(text: &str) -> Option<String> {
     name.starts_with(|c: char| c.is_ascii_lowercase()).then_some(name)
 }
 
-/// The names of `part` that a text uses: `part::Name`, `part::{Name, …}`. A file that has a child
-/// module of that name means the child, unless it says `crate::`.
+/// The names of `part` that a text uses: `part::Name`, `part::{Name, …}`. Without a prefix the word
+/// means the part only where the text imports it, and else a module of its own.
 fn named(text: &str, part: &str) -> Vec<String> {
     let code = without_comments(text);
-    let prefix = if code.contains(&format!("mod {part};")) { "crate::" } else { r"\b" };
-    let path = Regex::new(&format!(r"{prefix}{part}::(\{{[^}}]*\}}|\w+)")).unwrap();
+    let module = part.split("::").next().unwrap();
+    let imported = imports(text, DEEP).iter().any(|name| name == module);
+    let path = Regex::new(&format!(r"((?:\w+::)*)\b{part}::(\{{[^}}]*\}}|\w+)")).unwrap();
     let name = Regex::new(r"\w+").unwrap();
     let mut names: Vec<String> = path
         .captures_iter(&code)
+        .filter(|found| &found[1] == "crate::" || found[1].is_empty() && imported)
         .flat_map(|found| {
-            name.find_iter(&found[1]).map(|name| name.as_str().to_owned()).collect::<Vec<_>>()
+            name.find_iter(&found[2]).map(|name| name.as_str().to_owned()).collect::<Vec<_>>()
         })
         .filter(|name| name != "self")
         .collect();

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
+    task::spawn_blocking,
     time::{Instant, interval_at, timeout},
 };
 use tracing::level_filters::LevelFilter;
@@ -49,7 +50,11 @@ pub(super) async fn play(arguments: &Whole) -> Result<(), Failure> {
     let baseline = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let canary = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let state = StateDir::make()?;
-    let running = start_proxy(baseline.local_addr()?, canary.local_addr()?, &state.0)?;
+    let addresses = (baseline.local_addr()?, canary.local_addr()?, state.0.clone());
+    // The proxy makes runtimes of its own, which must not happen inside of one.
+    let starting = spawn_blocking(move || start_proxy(addresses.0, addresses.1, &addresses.2));
+    let running =
+        starting.await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
     let handle = running.handle();
     let started = Instant::now();
     let until = started + arguments.time;
@@ -67,7 +72,7 @@ pub(super) async fn play(arguments: &Whole) -> Result<(), Failure> {
     let run = watch(arguments, &handle, Span { started, onset, until }, target).await?;
     let sent = run.whole().served() + run.whole().unserved;
     let counted = count(&handle, sent).await;
-    let stopping = tokio::task::spawn_blocking(move || running.shutdown());
+    let stopping = spawn_blocking(move || running.shutdown());
     conclude(&run, arguments, counted)?;
     stopping.await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }

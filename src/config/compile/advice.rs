@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{Compiling, rollouts::Plans, upstreams::Upstreams};
 use crate::{
-    config::{file::File, reader::Spot, values::Percent},
+    config::{file::File, reading::Spot, values::Percent},
     rollout::{JudgeSettings, ServicePlan, Stage},
 };
 

@@ -7,7 +7,7 @@ use crate::{
     config::{
         file,
         given::{Given, Many},
-        reader::Spot,
+        reading::Spot,
         values::Text,
     },
     proxy::{Limits, Listen, ListenerSettings, ListenerTls},

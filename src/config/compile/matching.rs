@@ -10,10 +10,10 @@ use crate::{
     config::{
         file,
         given::{Given, Many},
-        reader::Spot,
+        reading::Spot,
         values::{Percent, Text},
     },
-    routing::{Condition, Device, HostPattern, Salt, ValueMatch, normalise_path},
+    routing::{Condition, Device, HostPattern, Salt, ValueMatch, normalise_host, normalise_path},
 };
 
 /// Memory that one compiled expression may take.
@@ -151,28 +151,26 @@ fn method(text: &str, spot: Spot, compiling: &Compiling<'_, '_>) -> Option<Metho
 }
 
 fn host(text: &str, spot: Spot, compiling: &Compiling<'_, '_>) -> Option<HostPattern> {
-    let lower = text.to_ascii_lowercase();
-    let (wild, name) = match lower.strip_prefix("*.") {
+    let (wild, name) = match text.strip_prefix("*.") {
         Some(rest) => (true, rest),
-        None => (false, lower.as_str()),
+        None => (false, text),
     };
-    let has_port = !name.starts_with('[') && name.contains(':');
-    let plain = |character: char| {
-        character.is_alphanumeric() || matches!(character, '-' | '_' | '.' | '[' | ']' | ':')
-    };
-    if name.is_empty() || has_port || !name.chars().all(plain) {
+    let has_port = !name.ends_with(']') && name.contains(':');
+    let normal = normalise_host(name).ok().filter(|_| !has_port && !name.contains('*'));
+    let Some(normal) = normal else {
         let help = match text {
             "*" => "leave `host` out to match every host",
             _ if has_port => "write the host without its port",
+            _ if !text.is_ascii() => "write the name as it is in DNS, beginning with xn--",
             _ => "write it like shop.example.com or *.example.com",
         };
         compiling.problem_with_help(spot, format!("`{text}` is not a host"), help);
         return None;
-    }
+    };
     Some(if wild {
-        HostPattern::Suffix(lower[1..].into())
+        HostPattern::Suffix(format!(".{normal}").into())
     } else {
-        HostPattern::Exact(name.into())
+        HostPattern::Exact(normal.into())
     })
 }
 
@@ -336,13 +334,13 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::config::{reader::Reading, yaml};
+    use crate::config::{reader::At, reading::Reading, yaml};
 
     /// The condition of a match, as it is shown for debugging.
     fn condition(text: &str) -> String {
         let tree = yaml::parse(text).unwrap();
         let reading = Reading::new(&|_| None);
-        let matching = Given::<file::Match>::deserialize(reading.root(&tree)).unwrap();
+        let matching = Given::<file::Match>::deserialize(At::root(&reading, &tree)).unwrap();
         let base = std::path::Path::new("/etc");
         let compiling = Compiling { reading: &reading, base, notes: Default::default() };
         let condition = compile(&matching, "owner", &compiling);
@@ -359,7 +357,7 @@ mod tests {
     fn one_key_with_several_values_is_any_of_them() {
         let hosts =
             vec![HostPattern::Exact("a.example".into()), HostPattern::Suffix(".b.example".into())];
-        check("{ host: [A.example, '*.b.example'] }", &Condition::Host(hosts));
+        check("{ host: [A.example., '*.b.example'] }", &Condition::Host(hosts));
         check(
             "{ query: [{ name: a, exact: [1, 0.10] }, { name: b, present: false }] }",
             &Condition::Any(vec![

@@ -23,7 +23,7 @@ use super::{
     Compiled, HealthCheck, Jwt, Later,
     file::File,
     given::Given,
-    reader::{Reading, Spot},
+    reading::{Reading, Spot},
     values::{Count, Text},
 };
 use crate::{

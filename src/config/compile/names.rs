@@ -11,7 +11,7 @@ use crate::{
     config::{
         file::{HeaderOps as WrittenOps, KeySource as WrittenKey},
         given::{Given, Many, Named},
-        reader::Spot,
+        reading::Spot,
         values::Text,
     },
     routing::{HeaderOps, KeySource},

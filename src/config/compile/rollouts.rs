@@ -7,7 +7,7 @@ use crate::{
     config::{
         file,
         given::{Given, Many, Named},
-        reader::Spot,
+        reading::Spot,
         values::{Block, Percent, Text},
     },
     rollout::{Fallback, Inconclusive, JudgeSettings, Margin, Plan, Risk, Stage, Tolerance},

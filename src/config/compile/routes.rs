@@ -13,7 +13,7 @@ use crate::{
     config::{
         file,
         given::{Given, Many},
-        reader::Spot,
+        reading::Spot,
         values::Text,
     },
     rollout::Slo,

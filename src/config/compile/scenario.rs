@@ -10,7 +10,7 @@ use crate::{
     config::{
         file::{self, scenario as written},
         given::{Given, Many},
-        reader::{Reading, Spot},
+        reading::{Reading, Spot},
         values::{Flag, Number, Percent, Text, Time},
     },
     lab::{

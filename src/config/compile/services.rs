@@ -16,7 +16,7 @@ use crate::{
     config::{
         file,
         given::{Given, Name, Named},
-        reader::Spot,
+        reading::Spot,
         values::Text,
     },
     rollout::{CanaryPlan, Plan, Risk, ServicePlan, SessionPolicy, Slo},

@@ -7,7 +7,7 @@ use crate::{
     config::{
         HealthCheck, file,
         given::{Given, Named},
-        reader::Spot,
+        reading::Spot,
         values::{Count, Text},
     },
     routing::{Endpoint, Protocol, Upstream, UpstreamId, UpstreamTls, Warmup},

