@@ -29,7 +29,7 @@ fn text(file: &Path, checked: &Result<Compiled, Problems>) -> String {
         Err(problems) => return format!("{problems}\n"),
     };
     let mut text = format!(
-        "{}: valid, {} listeners, {} services, {} routes, {}\n",
+        "{}: valid (listeners: {}, services: {}, routes: {}, hash: {})\n",
         file.display(),
         compiled.proxy.listeners.len(),
         compiled.routes.services().len(),
@@ -77,7 +77,7 @@ mod tests {
     fn a_valid_file_says_what_it_holds_and_what_to_think_about() {
         let (text, document) = check("version: 1\nlisteners: [{ address: 127.0.0.1:0 }]\n");
         assert!(
-            text.starts_with("haldane.yaml: valid, 1 listeners, 0 services, 0 routes, "),
+            text.starts_with("haldane.yaml: valid (listeners: 1, services: 0, routes: 0, hash: "),
             "{text}"
         );
         assert!(text.ends_with("  - there are no routes: every request will be answered 404\n"));

@@ -282,9 +282,15 @@ mod tests {
     #[test]
     fn the_same_content_written_again_is_no_change() {
         let mut watched = watched();
-        fs::write(watched.file(), "version: 1").unwrap();
+        // Moved into place: no moment shows an empty file.
+        let put = |text: &str| {
+            let beside = watched.directory.path().join("beside");
+            fs::write(&beside, text).unwrap();
+            fs::rename(beside, watched.file()).unwrap();
+        };
+        put("version: 1");
         // The next change is the first that is told, and the only one.
-        fs::write(watched.file(), "version: 2").unwrap();
+        put("version: 2");
         expect_change(&mut watched.watch);
         assert!(watched.watch.changes.try_recv().is_err());
     }

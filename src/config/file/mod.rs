@@ -5,7 +5,7 @@
 
 mod listener;
 mod matching;
-mod rollout;
+mod plan;
 mod route;
 pub(super) mod scenario;
 mod service;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 pub(super) use listener::{Limits, Listener, ListenerTls};
 pub(super) use matching::{Cohort, Device, KeySource, Match, Share, Tested};
-pub(super) use rollout::{Fallback, Judge, Rollout, Stage, StageOrWeight};
+pub(super) use plan::{Fallback, Judge, Rollout, Stage, StageOrWeight};
 pub(super) use route::{HeaderOps, Latency, PrefixRewrite, Route, Slo};
 pub(super) use service::{Override, Risk, RolloutOrName, Service, Sessions, SessionsWord};
 pub(super) use upstream::{HealthCheck, Pool, Protocol, Upstream, UpstreamOrName, UpstreamTls};

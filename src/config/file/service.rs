@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     matching::KeySource,
-    rollout::Rollout,
+    plan::Rollout,
     route::{HeaderOps, Slo},
     upstream::UpstreamOrName,
 };
