@@ -13,25 +13,41 @@ pub enum Judging {
     Total,
 }
 
-/// At most two facts: that a request is done, and that it failed.
-pub(super) type Facts = [Option<Fact>; 2];
+/// At most two facts of one event: what became of the request, and that it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) what: Option<Fact>,
+    pub(super) failed: Option<Fact>,
+}
+
+impl Facts {
+    const NONE: Self = Self { what: None, failed: None };
+
+    const fn one(what: Fact) -> Self {
+        Self { what: Some(what), failed: None }
+    }
+}
 
 /// What an event means for the evidence.
+#[inline]
 pub(super) fn facts(event: &Event, judging: Judging) -> Facts {
     let age_us = credited(event.age_us, event.wait_us);
     let first_byte_us = credited(event.first_byte_us, event.wait_us);
     match (event.kind(), judging) {
-        (Kind::Assigned, _) => [Some(Fact::Assigned), None],
-        (Kind::Answered { .. }, Judging::Total) => [None, None],
-        (Kind::Answered { failed }, Judging::FirstByte) => {
-            [Some(Fact::Done(first_byte_us)), failed.then_some(Fact::Failed(first_byte_us))]
-        }
+        (Kind::Assigned, _) => Facts::one(Fact::Assigned),
+        (Kind::Answered { .. }, Judging::Total) => Facts::NONE,
+        (Kind::Answered { failed }, Judging::FirstByte) => Facts {
+            what: Some(Fact::Done(first_byte_us)),
+            failed: failed.then_some(Fact::Failed(first_byte_us)),
+        },
         (Kind::Ended { outcome, head: Head::Good }, Judging::FirstByte) => match outcome {
             // The head was good and the body broke or stalled: the arm is to blame.
-            Outcome::Failed | Outcome::Hung => [Some(Fact::Failed(age_us)), None],
-            Outcome::Ok | Outcome::Aborted | Outcome::Local => [None, None],
+            Outcome::Failed | Outcome::Hung => {
+                Facts { what: None, failed: Some(Fact::Failed(age_us)) }
+            }
+            Outcome::Ok | Outcome::Aborted | Outcome::Local => Facts::NONE,
         },
-        (Kind::Ended { head: Head::Failed, .. }, Judging::FirstByte) => [None, None],
+        (Kind::Ended { head: Head::Failed, .. }, Judging::FirstByte) => Facts::NONE,
         (Kind::Ended { outcome, head: Head::Untold }, Judging::FirstByte) => {
             end(outcome, first_byte_us, age_us)
         }
@@ -39,12 +55,15 @@ pub(super) fn facts(event: &Event, judging: Judging) -> Facts {
     }
 }
 
+#[inline]
 fn end(outcome: Outcome, latency_us: u32, age_us: u32) -> Facts {
     match outcome {
-        Outcome::Ok => [Some(Fact::Done(latency_us)), None],
-        Outcome::Failed => [Some(Fact::Done(latency_us)), Some(Fact::Failed(age_us))],
-        Outcome::Hung => [Some(Fact::Hung(age_us)), None],
-        Outcome::Aborted | Outcome::Local => [Some(Fact::GivenUp(age_us)), None],
+        Outcome::Ok => Facts::one(Fact::Done(latency_us)),
+        Outcome::Failed => {
+            Facts { what: Some(Fact::Done(latency_us)), failed: Some(Fact::Failed(age_us)) }
+        }
+        Outcome::Hung => Facts::one(Fact::Hung(age_us)),
+        Outcome::Aborted | Outcome::Local => Facts::one(Fact::GivenUp(age_us)),
     }
 }
 
@@ -59,12 +78,12 @@ mod tests {
     use super::*;
     use crate::measure::Epoch;
 
-    fn check(kind: Kind, judging: Judging, expected: Facts) {
+    fn check(kind: Kind, judging: Judging, [what, failed]: [Option<Fact>; 2]) {
         let mut event = Event::new(kind, Epoch::new(1), false);
         event.first_byte_us = 400_000;
         event.age_us = 900_000;
         event.wait_us = 300_000;
-        assert_eq!(facts(&event, judging), expected, "{kind:?} {judging:?}");
+        assert_eq!(facts(&event, judging), Facts { what, failed }, "{kind:?} {judging:?}");
     }
 
     const fn ended(outcome: Outcome, head: Head) -> Kind {
@@ -98,7 +117,7 @@ mod tests {
             check(
                 ended(outcome, Head::Good),
                 Judging::FirstByte,
-                [Some(Fact::Failed(650_000)), None],
+                [None, Some(Fact::Failed(650_000))],
             );
         }
     }

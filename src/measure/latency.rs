@@ -61,9 +61,12 @@ impl Latencies {
     pub(super) fn over(&mut self, times: Times) {
         record(&mut self.first_byte, times.first_byte_us);
         record(&mut self.total, times.total_us);
-        record(&mut self.wait, times.wait_us);
+        if times.wait_us > 0 {
+            record(&mut self.wait, times.wait_us);
+        }
         let total_us = u64::from(times.total_us);
-        let bucket = DURATION_BOUNDS_US.iter().filter(|bound| total_us > **bound).count();
+        let beyond = |bound: &u64| u32::from(total_us > *bound);
+        let bucket = DURATION_BOUNDS_US.iter().map(beyond).sum::<u32>() as usize;
         self.durations[bucket] += 1;
         self.duration_sum_us += total_us;
     }
@@ -84,7 +87,8 @@ impl Latencies {
         &self.total
     }
 
-    /// Waiting for a connection, since the start of the process.
+    /// Waiting for a connection, since the start of the process; requests that did not wait are
+    /// not in it.
     #[must_use]
     pub const fn wait(&self) -> &Histogram<u64> {
         &self.wait
@@ -114,7 +118,7 @@ impl Latencies {
 pub struct Window {
     /// Slices of [`Window::FINE`] ticks, by number modulo their count.
     fine: [Slice; Window::FINE_SLICES],
-    /// Slices of [`Window::COARSE`] ticks.
+    /// What left the fine slices, in slices of [`Window::COARSE`] ticks.
     coarse: [Slice; Window::COARSE_SLICES],
 }
 
@@ -126,12 +130,19 @@ struct Slice {
 }
 
 impl Slice {
-    fn at(&mut self, number: u32) -> &mut Histogram<u32> {
-        if self.number != number {
-            self.number = number;
-            self.counts.reset();
+    fn empty() -> Self {
+        Self { number: u32::MAX, counts: histogram() }
+    }
+
+    /// Whether it is one of the last `count` slices.
+    const fn is_recent(&self, current: u32, count: u32) -> bool {
+        self.number <= current && current - self.number < count
+    }
+
+    fn add_to(&self, sum: &mut Histogram<u32>) {
+        if !self.counts.is_empty() {
+            sum.add(&self.counts).expect("a histogram made by `new` grows");
         }
-        &mut self.counts
     }
 }
 
@@ -144,34 +155,57 @@ impl Window {
     const COARSE_SLICES: usize = 5;
 
     fn new() -> Self {
-        let slice = || Slice { number: u32::MAX, counts: histogram() };
-        Self { fine: std::array::from_fn(|_| slice()), coarse: std::array::from_fn(|_| slice()) }
+        Self {
+            fine: std::array::from_fn(|_| Slice::empty()),
+            coarse: std::array::from_fn(|_| Slice::empty()),
+        }
     }
 
+    #[inline]
     fn record(&mut self, latency_us: u32, now: Tick) {
         let number = now.0 / Self::FINE;
-        record(self.fine[number as usize % Self::FINE_SLICES].at(number), latency_us);
-        let number = now.0 / Self::COARSE;
-        record(self.coarse[number as usize % Self::COARSE_SLICES].at(number), latency_us);
+        let place = number as usize % Self::FINE_SLICES;
+        if self.fine[place].number != number {
+            self.turn(place, number);
+        }
+        record(&mut self.fine[place].counts, latency_us);
+    }
+
+    /// Moves a fine slice that is over to its coarse one, and begins it anew.
+    fn turn(&mut self, place: usize, number: u32) {
+        let fine = &mut self.fine[place];
+        if !fine.counts.is_empty() {
+            let over = fine.number / (Self::COARSE / Self::FINE);
+            let coarse = &mut self.coarse[over as usize % Self::COARSE_SLICES];
+            if coarse.number == u32::MAX || coarse.number < over {
+                coarse.number = over;
+                coarse.counts.reset();
+            }
+            // After an idle time a slice may be older than what is held already.
+            if coarse.number == over {
+                fine.add_to(&mut coarse.counts);
+            }
+            fine.counts.reset();
+        }
+        fine.number = number;
     }
 
     /// Adds the last 60 to 75 s before `now` to `sum`.
     pub fn add_minute(&self, now: Tick, sum: &mut Histogram<u32>) {
-        add(&self.fine, now.0 / Self::FINE, sum);
+        let recent = |slice: &&Slice| slice.is_recent(now.0 / Self::FINE, Self::FINE_SLICES as u32);
+        self.fine.iter().filter(recent).for_each(|slice| slice.add_to(sum));
     }
 
     /// Adds the last 300 to 375 s before `now` to `sum`.
     pub fn add_five_minutes(&self, now: Tick, sum: &mut Histogram<u32>) {
-        add(&self.coarse, now.0 / Self::COARSE, sum);
-    }
-}
-
-fn add(slices: &[Slice], current: u32, sum: &mut Histogram<u32>) {
-    for slice in slices {
-        let held = slice.number <= current && current - slice.number < slices.len() as u32;
-        if held && !slice.counts.is_empty() {
-            sum.add(&slice.counts).expect("a histogram made by `new` grows");
-        }
+        let coarse = now.0 / Self::COARSE;
+        let slices = Self::COARSE_SLICES as u32;
+        let per_coarse = Self::COARSE / Self::FINE;
+        let begin = (coarse + 1).saturating_sub(slices) * per_coarse;
+        let recent = |slice: &&Slice| (begin..=now.0 / Self::FINE).contains(&slice.number);
+        self.fine.iter().filter(recent).for_each(|slice| slice.add_to(sum));
+        let recent = |slice: &&Slice| slice.is_recent(coarse, slices);
+        self.coarse.iter().filter(recent).for_each(|slice| slice.add_to(sum));
     }
 }
 
@@ -197,6 +231,9 @@ mod tests {
         let mut sum = histogram();
         window.add_five_minutes(Tick(999), &mut sum);
         assert_eq!(sum.len(), 1000);
+        sum.reset();
+        window.add_five_minutes(Tick(4000), &mut sum);
+        assert_eq!(sum.len(), 250, "ticks 750 to 999");
     }
 
     #[test]

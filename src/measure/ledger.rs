@@ -131,13 +131,8 @@ impl Ledger {
         let facts = facts(event, recorder.judging);
         let counts = recorder.counts.get_or_insert_with(Counts::new);
         counts.count(event);
-        for fact in facts.into_iter().flatten() {
-            match fact {
-                Fact::Done(latency_us) | Fact::Hung(latency_us) => {
-                    counts.latencies.judged(latency_us, now);
-                }
-                Fact::Assigned | Fact::Failed(_) | Fact::GivenUp(_) => {}
-            }
+        if let Some(Fact::Done(latency_us) | Fact::Hung(latency_us)) = facts.what {
+            counts.latencies.judged(latency_us, now);
         }
         if event.excluded() {
             return;
@@ -146,18 +141,15 @@ impl Ledger {
             RecorderKey::NONE => self.give_slots(key),
             slots_at => slots_at,
         };
-        let slots =
-            &mut self.recorders[slots_at.index()].counts.get_or_insert_with(Counts::new).slots;
+        let counts = self.recorders[slots_at.index()].counts.get_or_insert_with(Counts::new);
         let place = Place { tick: event.arrival, epoch: event.epoch(), unit: event.unit };
-        for fact in facts.into_iter().flatten() {
-            match slots.note(place, fact, &mut self.units) {
-                Noted::Counted => {}
-                Noted::Gone => self.counters.past_every_deadline += 1,
-                Noted::Evicted(tick) => {
-                    self.counters.slots_evicted += 1;
-                    self.progress.void(tick, tick);
-                }
-            }
+        if let Some(what) = facts.what {
+            let noted = counts.slots.note(place, what, &mut self.units);
+            mishap(noted, &mut self.counters, &mut self.progress);
+        }
+        if let Some(failed) = facts.failed {
+            let noted = counts.slots.note(place, failed, &mut self.units);
+            mishap(noted, &mut self.counters, &mut self.progress);
         }
     }
 
@@ -240,6 +232,19 @@ impl Ledger {
 
     fn counts(&self, key: RecorderKey) -> Option<&Counts> {
         self.recorders.get(key.index())?.counts.as_deref()
+    }
+}
+
+/// Counts what could not be noted, and voids what it belongs to.
+#[inline]
+fn mishap(noted: Noted, counters: &mut Counters, progress: &mut Progress) {
+    match noted {
+        Noted::Counted => {}
+        Noted::Gone => counters.past_every_deadline += 1,
+        Noted::Evicted(tick) => {
+            counters.slots_evicted += 1;
+            progress.void(tick, tick);
+        }
     }
 }
 

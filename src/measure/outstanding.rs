@@ -51,6 +51,17 @@ impl Outstanding {
         self.places.iter().filter(|(_, count)| *count > 0).map(|(unit, _)| *unit)
     }
 
+    /// Number of places.
+    pub(super) const fn room(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Forgets all, and keeps the places.
+    pub(super) fn clear(&mut self) {
+        self.places.fill((0, 0));
+        self.used = 0;
+    }
+
     /// Number of units that have requests out.
     pub(super) const fn len(&self) -> usize {
         self.used

@@ -22,9 +22,7 @@ const NEVER: u32 = u32::MAX;
 #[derive(Debug)]
 struct Slot {
     units: Option<Box<SlotUnits>>,
-    tick: Tick,
-    /// Epoch in the upper 31 bits, whether keyed in the lowest.
-    lane: u32,
+    key: SlotKey,
     started: u16,
     left_out: u16,
     aborted_late: u16,
@@ -48,6 +46,16 @@ struct SlotUnits {
 }
 
 impl SlotUnits {
+    fn room(&self) -> usize {
+        self.outstanding.room() + self.late.capacity() + self.failed.capacity()
+    }
+
+    fn clear(&mut self) {
+        self.outstanding.clear();
+        self.late.clear();
+        self.failed.clear();
+    }
+
     fn len(&self) -> usize {
         self.outstanding.len() + self.late.len() + self.failed.len()
     }
@@ -58,11 +66,16 @@ impl SlotUnits {
 pub(super) struct UnitBudget {
     held: usize,
     limit: usize,
+    /// Emptied, with their room, for the next slots.
+    spares: Vec<Box<SlotUnits>>,
 }
 
 impl UnitBudget {
+    const SPARES: usize = 4096;
+    const SPARE_ROOM: usize = 256;
+
     pub(super) const fn new(limit: usize) -> Self {
-        Self { held: 0, limit }
+        Self { held: 0, limit, spares: Vec::new() }
     }
 
     /// Whether there was room for one more.
@@ -75,6 +88,19 @@ impl UnitBudget {
     fn give(&mut self, count: usize) {
         self.held -= count;
     }
+
+    /// Empty units for a new slot.
+    fn spare(&mut self) -> Box<SlotUnits> {
+        self.spares.pop().unwrap_or_default()
+    }
+
+    /// Keeps the room of small ones.
+    fn keep(&mut self, mut units: Box<SlotUnits>) {
+        if self.spares.len() < Self::SPARES && units.room() <= Self::SPARE_ROOM {
+            units.clear();
+            self.spares.push(units);
+        }
+    }
 }
 
 /// Where an event belongs, and whose it is.
@@ -85,9 +111,31 @@ pub(super) struct Place {
     pub(super) unit: u64,
 }
 
+/// Tick, epoch, and whether keyed, packed so that slots are in order of ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SlotKey(u64);
+
+impl SlotKey {
+    const fn new(tick: Tick, epoch: Epoch, keyed: bool) -> Self {
+        Self((tick.0 as u64) << 32 | (epoch.number() as u64) << 1 | keyed as u64)
+    }
+
+    const fn tick(self) -> Tick {
+        Tick((self.0 >> 32) as u32)
+    }
+
+    const fn epoch(self) -> Epoch {
+        Epoch::new(self.0 as u32 >> 1)
+    }
+
+    const fn keyed(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
 impl Place {
-    const fn lane(self) -> u32 {
-        self.epoch.number() << 1 | (self.unit != 0) as u32
+    const fn key(self) -> SlotKey {
+        SlotKey::new(self.tick, self.epoch, self.unit != 0)
     }
 }
 
@@ -143,7 +191,7 @@ impl Slots {
             self.sets.pop_back();
         }
         self.sets.push_back((from, deadlines));
-        let oldest = self.ring.front().map_or(self.gone_before, |slot| slot.tick);
+        let oldest = self.ring.front().map_or(self.gone_before, |slot| slot.key.tick());
         while self.sets.len() > 1 && (self.sets[1].0 <= oldest || self.sets.len() > MAX_SETS) {
             self.sets.pop_front();
             self.first_set = self.first_set.wrapping_add(1);
@@ -162,48 +210,48 @@ impl Slots {
 
     /// The deadlines of a slot: those that were in force when it began.
     fn deadlines_of(&self, slot: &Slot) -> &Deadlines {
-        let place = usize::from(slot.set.wrapping_sub(self.first_set));
-        &self.sets[place.min(self.sets.len() - 1)].1
+        of_set(&self.sets, self.first_set, slot.set)
     }
 
+    #[inline]
     pub(super) fn note(&mut self, place: Place, fact: Fact, budget: &mut UnitBudget) -> Noted {
-        let mut noted = Noted::Counted;
-        let index = match self.find(place.tick, place.lane()) {
-            Ok(index) => index,
+        let (index, noted) = match self.find(place.key()) {
+            Ok(index) => (index, Noted::Counted),
             Err(index) if fact == Fact::Assigned && place.tick >= self.gone_before => {
-                let (index, evicted) = self.insert(index, place, budget);
-                if let Some(tick) = evicted {
-                    noted = Noted::Evicted(tick);
-                }
-                match index {
-                    Some(index) => index,
-                    None => return noted,
+                match self.insert(index, place, budget) {
+                    (Some(index), None) => (index, Noted::Counted),
+                    (Some(index), Some(tick)) => (index, Noted::Evicted(tick)),
+                    (None, tick) => return Noted::Evicted(tick.unwrap_or(place.tick)),
                 }
             }
             Err(_) => return Noted::Gone,
         };
-        let deadlines = *self.deadlines_of(&self.ring[index]);
-        self.ring[index].note(place.unit, fact, &deadlines, budget);
+        let slot = &mut self.ring[index];
+        let deadlines = of_set(&self.sets, self.first_set, slot.set);
+        slot.note(place.unit, fact, deadlines, budget);
         noted
     }
 
     /// Searches from the back, where most events belong.
-    fn find(&self, tick: Tick, lane: u32) -> Result<usize, usize> {
-        let key = (tick, lane);
+    #[inline]
+    fn find(&self, key: SlotKey) -> Result<usize, usize> {
         let Some(last) = self.ring.back() else { return Err(0) };
         // Slots are nearly dense: as many places back as ticks, then the few that are missing.
-        let back = (last.tick.0.saturating_sub(tick.0) as usize).min(self.ring.len() - 1);
-        let mut index = self.ring.len() - 1 - back;
-        while index > 0 && self.ring[index].key() > key {
+        let back = last.key.tick().0.saturating_sub(key.tick().0) as usize;
+        let mut index = self.ring.len() - 1 - back.min(self.ring.len() - 1);
+        let mut here = self.ring[index].key;
+        while here > key && index > 0 {
             index -= 1;
+            here = self.ring[index].key;
         }
-        while index < self.ring.len() && self.ring[index].key() < key {
+        while here < key {
             index += 1;
+            match self.ring.get(index) {
+                Some(slot) => here = slot.key,
+                None => return Err(index),
+            }
         }
-        match self.ring.get(index) {
-            Some(slot) if slot.key() == key => Ok(index),
-            _ => Err(index),
-        }
+        if here == key { Ok(index) } else { Err(index) }
     }
 
     fn insert(
@@ -217,21 +265,26 @@ impl Slots {
             if index == 0 {
                 return (None, Some(place.tick));
             }
-            evicted = self.pop(budget).map(|slot| slot.tick);
+            evicted = self.pop(budget);
             index -= 1;
         }
         let set = self.first_set.wrapping_add(self.set_at(place.tick) as u8);
-        self.ring.insert(index, Slot::new(place, set));
+        let units = (place.unit != 0).then(|| budget.spare());
+        self.ring.insert(index, Slot::new(place, set, units));
         (Some(index), evicted)
     }
 
-    fn pop(&mut self, budget: &mut UnitBudget) -> Option<Slot> {
+    /// Gives the first slot up; returns its tick.
+    fn pop(&mut self, budget: &mut UnitBudget) -> Option<Tick> {
         let slot = self.ring.pop_front()?;
-        budget.give(slot.units.as_ref().map_or(0, |units| units.len()));
-        let shared = self.ring.front().is_some_and(|next| next.tick == slot.tick);
-        let gone_before = if shared { slot.tick } else { Tick(slot.tick.0 + 1) };
-        self.gone_before = self.gone_before.max(gone_before);
-        Some(slot)
+        let tick = slot.key.tick();
+        if let Some(units) = slot.units {
+            budget.give(units.len());
+            budget.keep(units);
+        }
+        let shared = self.ring.front().is_some_and(|next| next.key.tick() == tick);
+        self.gone_before = self.gone_before.max(if shared { tick } else { Tick(tick.0 + 1) });
+        Some(tick)
     }
 
     /// The time after the end of a slot in which something may still change in it.
@@ -242,7 +295,7 @@ impl Slots {
 
     /// Drops the slots before `tick`; none of them comes back.
     pub(super) fn retire(&mut self, tick: Tick, budget: &mut UnitBudget) {
-        while self.ring.front().is_some_and(|slot| slot.tick < tick) {
+        while self.ring.front().is_some_and(|slot| slot.key.tick() < tick) {
             self.pop(budget);
         }
         self.gone_before = self.gone_before.max(tick);
@@ -253,12 +306,12 @@ impl Slots {
 
     /// The slots of a tick with their deadlines.
     pub fn at(&self, tick: Tick) -> impl Iterator<Item = SlotView<'_>> {
-        let begin = match self.find(tick, 0) {
+        let begin = match self.find(SlotKey::new(tick, Epoch::new(0), false)) {
             Ok(index) | Err(index) => index,
         };
         self.ring
             .range(begin..)
-            .take_while(move |slot| slot.tick == tick)
+            .take_while(move |slot| slot.key.tick() == tick)
             .map(|slot| SlotView { slot, deadlines: self.deadlines_of(slot) })
     }
 
@@ -271,12 +324,18 @@ impl Slots {
     }
 }
 
+/// The deadlines with a number, out of those that begin with `first`.
+#[inline]
+fn of_set(sets: &VecDeque<(Tick, Deadlines)>, first: u8, set: u8) -> &Deadlines {
+    let place = usize::from(set.wrapping_sub(first));
+    &sets[place.min(sets.len() - 1)].1
+}
+
 impl Slot {
-    fn new(place: Place, set: u8) -> Self {
+    fn new(place: Place, set: u8, units: Option<Box<SlotUnits>>) -> Self {
         Self {
-            units: (place.unit != 0).then(Box::default),
-            tick: place.tick,
-            lane: place.lane(),
+            units,
+            key: place.key(),
             started: 0,
             left_out: 0,
             aborted_late: 0,
@@ -286,10 +345,6 @@ impl Slot {
             set,
             void: false,
         }
-    }
-
-    const fn key(&self) -> (Tick, u32) {
-        (self.tick, self.lane)
     }
 
     fn note(&mut self, unit: u64, fact: Fact, deadlines: &Deadlines, budget: &mut UnitBudget) {
@@ -303,16 +358,14 @@ impl Slot {
             }
             Fact::Done(latency_us) => {
                 let place = deadlines.place(latency_us);
-                if let Some(done) = self.done[..deadlines.len()].get_mut(place) {
-                    fits &= bump(done);
+                if place < deadlines.len() {
+                    fits &= bump(&mut self.done[place]);
                 }
                 fits &= self.over(unit, latency_us, place > 0, budget);
             }
             Fact::Failed(age_us) => {
                 for (count, until_us) in self.failed.iter_mut().zip(deadlines.failed_by_us()) {
-                    if age_us <= until_us {
-                        fits &= bump(count);
-                    }
+                    fits &= age_us > until_us || bump(count);
                 }
                 if let Some(units) = &mut self.units {
                     fits &= units.push(unit, age_us, budget, List::Failed);
@@ -396,19 +449,19 @@ impl SlotView<'_> {
     /// The tick of the requests' arrival.
     #[must_use]
     pub const fn tick(&self) -> Tick {
-        self.slot.tick
+        self.slot.key.tick()
     }
 
     /// The epoch in which they were assigned.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
-        Epoch::new(self.slot.lane >> 1)
+        self.slot.key.epoch()
     }
 
     /// Whether they were assigned by a key (sticky) rather than by a coin.
     #[must_use]
     pub const fn keyed(&self) -> bool {
-        self.slot.lane & 1 == 1
+        self.slot.key.keyed()
     }
 
     /// Whether something could not be counted: the slot must not be used.
