@@ -2,13 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{
-    blockwise,
-    record::play_all,
-    requestwise,
-    scenario::Scenario,
-    summary::Summary,
-};
+use super::{blockwise, record::play_all, requestwise, scenario::Scenario, summary::Summary};
 
 /// What single runs are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +20,15 @@ impl Engine {
         match blockwise::setting(scenario) {
             Some(_) if !rivals => Self::Blocks,
             Some(_) | None => Self::Requests,
+        }
+    }
+
+    /// Its word, for programs.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Blocks => "blocks",
+            Self::Requests => "requests",
         }
     }
 

@@ -111,7 +111,8 @@ impl Evidence {
     #[must_use]
     pub fn new(subject: Subject, from: Tick, epoch: Epoch, splits: Vec<Split>) -> Self {
         let mut builder = BlockBuilder::new(banks(), from, epoch, STRETCH);
-        let member = |arm| move |(key, stratum): &(_, _)| Member { key: *key, arm, stratum: *stratum };
+        let member =
+            |arm| move |(key, stratum): &(_, _)| Member { key: *key, arm, stratum: *stratum };
         let members = subject.baseline.iter().map(member(0));
         builder.set_members(members.chain(subject.canary.iter().map(member(1))).collect());
         Self {
@@ -289,9 +290,8 @@ impl Evidence {
     /// Tells the judge of the cuts that lie before a block.
     fn tell_cuts(&mut self, block: &Block) {
         let Some(lag) = BANKS[block.bank] else { return };
-        let is_before = |cut: &CutAt| {
-            cut.epoch == block.epoch && (cut.reweighed || block.first >= cut.at)
-        };
+        let is_before =
+            |cut: &CutAt| cut.epoch == block.epoch && (cut.reweighed || block.first >= cut.at);
         let Some(last) = self.cuts.iter().rposition(is_before) else { return };
         let told = self.told[block.bank].max(self.cuts_forgotten) - self.cuts_forgotten;
         for place in told as usize..=last {

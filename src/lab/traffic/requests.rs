@@ -71,12 +71,7 @@ pub struct Requests<'a> {
 impl<'a> Requests<'a> {
     /// The requests of a run, from `lead` ticks before its start on.
     #[must_use]
-    pub fn new(
-        scenario: &'a Scenario,
-        population: &'a Population,
-        run: u32,
-        lead: u32,
-    ) -> Self {
+    pub fn new(scenario: &'a Scenario, population: &'a Population, run: u32, lead: u32) -> Self {
         let pods = scenario.pods.map_or([1, 1], |pods| [pods.baseline, pods.canary]);
         Self {
             scenario,
