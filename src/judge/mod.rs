@@ -1,1 +1,293 @@
-//! The judge: numbers in, numbers out.
+//! The judge: numbers in, numbers out. Evidence against a canary that can be watched at any time,
+//! proof for its promotion, a breaker, and sizes for people.
+//!
+//! Pure: no clock, no randomness, no I/O, and nothing is allocated after set-up except when a
+//! component is added or a sentence is asked for. It does not count requests and moves no weight.
+
+mod bank;
+mod bets;
+mod block;
+mod breaker;
+mod calibrate;
+mod coins;
+mod config;
+mod definition;
+mod effect;
+mod evidence;
+mod gather;
+mod missing;
+mod promotion;
+mod quadrature;
+mod sentence;
+mod shares;
+mod suspicion;
+mod thinning;
+mod verdict;
+mod wealth;
+
+pub use block::{
+    ArmCounts, Block, Coin, EDGES, Ending, Lag, PROOF_QUANTILES, Pods, QUANTILES, SHIFT_COUNT,
+    SHIFTS, Stratum, TICK_SECONDS, TrialCounts, TrialStratum, Trials,
+};
+pub use breaker::{Breaker, BreakerState, BreakerTick, Ended};
+pub use calibrate::{BLOCK_SECONDS, Calibration, Placebo};
+pub use coins::Interval;
+pub use config::{Component, JudgeConfig, Scope};
+pub use definition::{BankName, Definition};
+pub use effect::{CONFIDENCE, Effect, Size};
+pub use missing::Missing;
+pub use promotion::Proof;
+pub use shares::ShareCheck;
+pub use suspicion::Suspicion;
+pub use thinning::MAX_STRATA;
+pub use verdict::{Lead, Level, Proofs, Verdict};
+
+use serde::{Deserialize, Serialize};
+
+use effect::Ladders;
+use evidence::{Evidence, Workbench};
+use missing::Rates;
+use promotion::Promotion;
+
+/// Odds at which caution begins, and below which it may end.
+const CAUTION: f64 = 20.0;
+const CALM: f64 = 2.0;
+
+/// How long evidence must stay calm before caution ends, in seconds.
+const CALM_SECONDS: f64 = 300.0;
+
+/// Odds above which a canary is not called healthy, and a stage not promoted.
+const DOUBT: f64 = 3.0;
+
+/// The judge of one rollout: one canary of one service in one version.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    state: Snapshot,
+    bench: Workbench,
+}
+
+/// Everything a judge knows, for the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    config: JudgeConfig,
+    evidence: Evidence,
+    promotion: Promotion,
+    ladders: Ladders,
+    rates: Rates,
+    suspicion: Suspicion,
+    shares: ShareCheck,
+    breaker: Breaker,
+    block_seconds: u32,
+    rollback: bool,
+    caution: bool,
+    calm_seconds: f64,
+}
+
+impl Judge {
+    /// A judge that has seen nothing. Settings beyond their ranges are moved into them.
+    #[must_use]
+    pub fn new(config: JudgeConfig) -> Self {
+        let config = config.within_ranges();
+        let state = Snapshot {
+            evidence: Evidence::new(&config),
+            promotion: Promotion::new(&config),
+            ladders: Ladders::new(),
+            rates: Rates::default(),
+            suspicion: Suspicion::default(),
+            shares: ShareCheck::default(),
+            breaker: Breaker::default(),
+            block_seconds: config.block_seconds,
+            rollback: false,
+            caution: false,
+            calm_seconds: 0.0,
+            config,
+        };
+        Self { state, bench: Workbench::new() }
+    }
+
+    /// A judge that goes on where the snapshot was taken.
+    #[must_use]
+    pub fn restore(snapshot: Snapshot) -> Self {
+        Self { state: snapshot, bench: Workbench::new() }
+    }
+
+    /// Everything this judge knows.
+    #[must_use]
+    pub const fn snapshot(&self) -> &Snapshot {
+        &self.state
+    }
+
+    /// Watches one more part of the traffic from now on; returns its index.
+    pub fn add_component(&mut self, component: Component) -> usize {
+        self.state.config.components.push(component);
+        self.state.evidence.watch_late()
+    }
+
+    /// The parts of the traffic that are watched.
+    #[must_use]
+    pub fn components(&self) -> &[Component] {
+        &self.state.config.components
+    }
+
+    /// The length in seconds of the next rollback blocks, from [`Calibration::block_seconds`].
+    pub fn set_block_seconds(&mut self, seconds: u32) {
+        self.state.block_seconds = seconds.clamp(1, 3600);
+    }
+
+    /// The length in seconds of rollback blocks now.
+    #[must_use]
+    pub const fn block_seconds(&self) -> u32 {
+        self.state.block_seconds
+    }
+
+    /// Takes in a stretch of counts.
+    pub fn block(&mut self, block: &Block<'_>) -> Verdict {
+        let state = &mut self.state;
+        state.evidence.add(block, &state.config, state.block_seconds * 10, &mut self.bench);
+        let threshold_ln = -state.config.false_rollback.ln();
+        state.rollback |= state.evidence.rollback_ln().1 >= threshold_ln;
+        let now_ln = state.evidence.caution_ln().0.max(state.evidence.rollback_ln().0);
+        if now_ln >= CAUTION.ln() {
+            state.caution = true;
+        }
+        if now_ln > CALM.ln() {
+            state.calm_seconds = 0.0;
+        } else if block.component == 0 && block.lag == Lag::Early {
+            state.calm_seconds += f64::from(block.ticks) * TICK_SECONDS;
+            state.caution &= state.calm_seconds < CALM_SECONDS;
+        }
+        self.verdict()
+    }
+
+    /// Takes in trials of the whole service, for promotion and for effect sizes.
+    pub fn trials(&mut self, trials: &Trials<'_>) {
+        let state = &mut self.state;
+        let thinning = self.bench.thinning();
+        state.promotion.add(trials, &state.config, thinning);
+        state.ladders.add(trials, thinning);
+        state.rates.add(trials);
+    }
+
+    /// Takes in a tick of ended requests, for the breaker.
+    pub fn tick(&mut self, tick: BreakerTick) -> BreakerState {
+        self.state.breaker.tick(tick)
+    }
+
+    /// Takes in the outcome of a probe of an open breaker.
+    pub fn probe(&mut self, succeeded: bool) -> BreakerState {
+        self.state.breaker.probe(succeeded)
+    }
+
+    /// Takes in a second of all bad events of sticky strata; true when the canary is suspected.
+    /// See [`Suspicion::add`].
+    pub fn suspect(&mut self, ticks: u32, canary: &ArmCounts, baseline: &ArmCounts) -> bool {
+        self.state.suspicion.add(ticks, canary, baseline)
+    }
+
+    /// Takes in assigned requests or units under the design share `omega`; true once the
+    /// assignment is shown to be wrong. See [`ShareCheck::add`].
+    pub fn assigned(&mut self, omega: f64, canary: u64, baseline: u64) -> bool {
+        self.state.shares.add(omega, canary, baseline);
+        self.state.shares.fired()
+    }
+
+    /// A stage is entered (by plan, by a person or after caution): its proof starts fresh. The
+    /// evidence against the canary does not.
+    pub fn enter_stage(&mut self) {
+        self.state.promotion = Promotion::new(&self.state.config);
+        self.state.suspicion.enter_stage();
+    }
+
+    /// The state of the evidence.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let state = &self.state;
+        let (rollback_ln, rollback_peak_ln) = state.evidence.rollback_ln();
+        let (caution_ln, caution_peak_ln) = state.evidence.caution_ln();
+        let doubt = rollback_ln.max(caution_ln) >= DOUBT.ln();
+        let level = if state.rollback {
+            Level::Rollback
+        } else if state.caution {
+            Level::Caution
+        } else if !doubt && state.rates.would_have_shown(&state.config) {
+            Level::Healthy
+        } else {
+            Level::Holding
+        };
+        Verdict {
+            level,
+            rollback_ln,
+            rollback_peak_ln,
+            caution_ln,
+            caution_peak_ln,
+            threshold_ln: -state.config.false_rollback.ln(),
+            lead: state.evidence.lead(),
+        }
+    }
+
+    /// The proofs of the stage.
+    #[must_use]
+    pub fn promotion(&self) -> Proofs {
+        let state = &self.state;
+        let doubt_ln = state.evidence.rollback_ln().0.max(state.evidence.caution_ln().0);
+        let mut weakest = (Proof::Errors, f64::MAX);
+        for (proof, ln, _) in state.promotion.proofs() {
+            if ln < weakest.1 {
+                weakest = (proof, ln);
+            }
+        }
+        Proofs {
+            proved: state.promotion.proved(&state.config),
+            undoubted: doubt_ln < DOUBT.ln(),
+            weakest: weakest.0,
+            weakest_ln: weakest.1,
+            threshold_ln: -state.config.false_promotion.ln(),
+            seconds: state.promotion.seconds(),
+            canary_trials: state.promotion.canary_trials(),
+        }
+    }
+
+    /// The evidence for each proof of the stage, as ln of odds.
+    pub fn proofs(&self) -> impl Iterator<Item = (Proof, f64)> + '_ {
+        self.state.promotion.proofs().map(|(proof, ln, _)| (proof, ln))
+    }
+
+    /// What is missing until the stage is proved; `None` if nothing is.
+    #[must_use]
+    pub fn missing(&self) -> Option<Missing> {
+        self.state.rates.missing(&self.state.promotion, &self.state.config)
+    }
+
+    /// Effect sizes since the rollout began.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        self.state.ladders.effect()
+    }
+
+    /// Whether the assignment was shown to be wrong, and ln of that evidence.
+    #[must_use]
+    pub const fn share_check(&self) -> &ShareCheck {
+        &self.state.shares
+    }
+
+    /// What the breaker asks for.
+    #[must_use]
+    pub const fn breaker(&self) -> BreakerState {
+        self.state.breaker.state()
+    }
+
+    /// Strata that found no room in their block, since the rollout began.
+    #[must_use]
+    pub fn strata_left_out(&self) -> u64 {
+        self.state.evidence.left_out()
+    }
+
+    /// Why the verdict is what it is, in one sentence for a person.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        sentence::reason(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Event;
+use super::{Event, WorkerReport};
 
 /// Number of buckets of the proxy-overhead histogram: powers of two of microseconds, from below
 /// 1 µs to 2^22 µs (about 4 s) and more.
@@ -31,6 +31,8 @@ pub struct Batch {
     pub overhead: [u32; OVERHEAD_BUCKETS],
     /// Sum of the overhead in microseconds.
     pub overhead_sum_us: u64,
+    /// How the worker's connections stand; sent with the first batch of every second.
+    pub report: Option<Box<WorkerReport>>,
 }
 
 #[cfg(test)]

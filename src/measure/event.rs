@@ -110,13 +110,25 @@ pub enum Kind {
         /// Whether the head of the answer counts as a failure.
         failed: bool,
     },
-    /// The request is over. `answered` if an `Answered` event came before.
+    /// The request is over.
     Ended {
         /// How it ended.
         outcome: Outcome,
-        /// Whether an [`Kind::Answered`] event was written for this request.
-        answered: bool,
+        /// What an [`Kind::Answered`] event said of it before, so that nothing counts twice.
+        head: Head,
     },
+}
+
+/// What an [`Kind::Answered`] event said of a request before its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Head {
+    /// None was written.
+    #[default]
+    Untold,
+    /// The head of the answer was good.
+    Good,
+    /// The head of the answer already counted as a failure.
+    Failed,
 }
 
 /// One fact about one request.
@@ -140,7 +152,7 @@ pub struct Event {
 }
 
 const EXCLUDED: u8 = 0x80;
-const ANSWERED: u8 = 0x10;
+const HEAD_SHIFT: u8 = 4;
 
 impl Event {
     /// An event of `kind` for a request assigned under `epoch`. `excluded` requests (forced,
@@ -151,7 +163,7 @@ impl Event {
             Kind::Assigned => 0,
             Kind::Answered { failed: false } => 1,
             Kind::Answered { failed: true } => 2,
-            Kind::Ended { outcome, answered } => {
+            Kind::Ended { outcome, head } => {
                 let base = match outcome {
                     Outcome::Ok => 3,
                     Outcome::Failed => 4,
@@ -159,7 +171,7 @@ impl Event {
                     Outcome::Aborted => 6,
                     Outcome::Local => 7,
                 };
-                base | if answered { ANSWERED } else { 0 }
+                base | (head as u8) << HEAD_SHIFT
             }
         };
         let code = code | if excluded { EXCLUDED } else { 0 };
@@ -184,16 +196,20 @@ impl Event {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         let code = (self.stamp & 0xff) as u8;
-        let answered = code & ANSWERED != 0;
+        let head = match (code >> HEAD_SHIFT) & 0x03 {
+            0 => Head::Untold,
+            1 => Head::Good,
+            _ => Head::Failed,
+        };
         match code & 0x0f {
             0 => Kind::Assigned,
             1 => Kind::Answered { failed: false },
             2 => Kind::Answered { failed: true },
-            3 => Kind::Ended { outcome: Outcome::Ok, answered },
-            4 => Kind::Ended { outcome: Outcome::Failed, answered },
-            5 => Kind::Ended { outcome: Outcome::Hung, answered },
-            6 => Kind::Ended { outcome: Outcome::Aborted, answered },
-            _ => Kind::Ended { outcome: Outcome::Local, answered },
+            3 => Kind::Ended { outcome: Outcome::Ok, head },
+            4 => Kind::Ended { outcome: Outcome::Failed, head },
+            5 => Kind::Ended { outcome: Outcome::Hung, head },
+            6 => Kind::Ended { outcome: Outcome::Aborted, head },
+            _ => Kind::Ended { outcome: Outcome::Local, head },
         }
     }
 
@@ -218,8 +234,8 @@ mod tests {
         let mut kinds =
             vec![Kind::Assigned, Kind::Answered { failed: false }, Kind::Answered { failed: true }];
         for outcome in Outcome::ALL {
-            for answered in [false, true] {
-                kinds.push(Kind::Ended { outcome, answered });
+            for head in [Head::Untold, Head::Good, Head::Failed] {
+                kinds.push(Kind::Ended { outcome, head });
             }
         }
         for kind in kinds {

@@ -1,5 +1,26 @@
 //! The data plane: one file per stage of a request's life. Start reading at `handle`.
+//!
+//! Workers read the table and write events; nothing here knows the control plane.
 
+mod accept;
+mod body;
+mod clock;
+mod connection;
+mod deadline;
+mod error;
+mod forward;
+mod handle;
+mod headers;
+mod listen;
+mod observe;
 mod settings;
+mod start;
+mod stream;
+mod target;
+mod upstream;
+mod worker;
 
+pub use listen::Listener;
 pub use settings::{Limits, Listen, ListenerSettings, ListenerTls, Settings};
+pub use start::{Inputs, Proxy};
+pub use worker::Link;

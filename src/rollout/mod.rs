@@ -1,9 +1,35 @@
 //! The control plane: the thread that counts events, asks the judge, moves the weights and keeps
 //! the journal. The only writer of the live table.
 
+mod control;
+mod decision;
+mod groups;
+mod handle;
+mod journal;
+mod layout;
 mod plan;
+mod running;
+mod shares;
+mod snapshot;
+mod state;
+mod status;
+mod steering;
+mod step;
+mod view;
+mod workers;
 
+#[cfg(test)]
+mod testing;
+
+pub use decision::{Decision, DecisionKind};
+pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,
     ServicePlan, SessionPolicy, Settings, Slo, Stage, Tolerance,
 };
+pub use running::{Running, Start, StartError, WorkerLink, start};
+pub use snapshot::{
+    CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,
+};
+pub use status::{ArmStatus, Phase, RolloutStatus, RouteStatus, Status, Verdict};
+pub use step::{Change, Forbidden, Obstacle, Rollout, Seen, Step, Wait, Why};

@@ -88,6 +88,12 @@ impl RouteTable {
         &self.parts.routes[id.0 as usize].1
     }
 
+    /// The condition of a route, as it was given.
+    #[must_use]
+    pub fn condition(&self, id: RouteId) -> &Condition {
+        &self.parts.routes[id.0 as usize].0
+    }
+
     /// All services, by [`ServiceId`].
     #[must_use]
     pub fn services(&self) -> &[Service] {

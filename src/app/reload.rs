@@ -1,0 +1,134 @@
+//! Reloading: a configuration read again and put in force as a whole, or not at all.
+//!
+//! Asked for by a change of the file, by SIGHUP, or by the admin API. A thread of its own compiles;
+//! the control thread puts in force.
+
+use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+
+use tokio::{
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use super::{Options, bind_all};
+use crate::{
+    admin::Reload,
+    config::{self, Compiled},
+    proxy::Proxy,
+    rollout::{Handle, NewConfig},
+    shutdown,
+};
+
+/// Puts new configurations in force.
+pub(super) struct Reloader {
+    /// The configuration in force.
+    pub(super) current: Compiled,
+    pub(super) options: Options,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) handle: Handle,
+    /// The text of the configuration in force.
+    pub(super) text: watch::Sender<Arc<str>>,
+    /// How long a shutdown may take.
+    pub(super) drain: watch::Sender<Duration>,
+}
+
+impl Reloader {
+    /// Serves reloads until the shutdown.
+    pub(super) fn spawn(
+        mut self,
+        mut requests: mpsc::Receiver<Reload>,
+        mut shutdown: shutdown::Watcher,
+    ) -> io::Result<JoinHandle<()>> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let mut hangup = {
+            let _inside = runtime.enter();
+            signal(SignalKind::hangup())?
+        };
+        let text = &self.options.config_text;
+        let path = self.options.config_path.as_deref();
+        let watch = path.map(|path| config::Watch::since(path, text)).transpose()?;
+        let serve = async move {
+            let mut watch = watch;
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = shutdown.wait() => return,
+                    Some(request) = requests.recv() => {
+                        let result = self.reload("the admin API").await;
+                        // Whoever asked may be gone.
+                        let _ = request.send(result);
+                    }
+                    () = changed(&mut watch) => self.reload_quietly("a change of the file").await,
+                    _ = hung_up(&mut hangup) => self.reload_quietly("SIGHUP").await,
+                }
+            }
+        };
+        std::thread::Builder::new().name("reload".to_owned()).spawn(move || runtime.block_on(serve))
+    }
+
+    /// A reload that nobody waits for: its result is in the log, the metrics and the status.
+    async fn reload_quietly(&mut self, cause: &str) {
+        // The problems were logged where they were found.
+        let _ = self.reload(cause).await;
+    }
+
+    async fn reload(&mut self, cause: &str) -> Result<(), Vec<String>> {
+        let result = self.try_reload().await;
+        match &result {
+            Ok(()) => tracing::info!(cause, hash = %self.current.hash, "configuration in force"),
+            Err(problems) => {
+                let problems = problems.join("\n");
+                tracing::error!(cause, %problems, "configuration refused; nothing was changed");
+                if let Err(error) = self.handle.reload_failed(problems) {
+                    tracing::warn!(%error, "the control thread was not told");
+                }
+            }
+        }
+        result
+    }
+
+    async fn try_reload(&mut self) -> Result<(), Vec<String>> {
+        let Some(path) = &self.options.config_path else {
+            return Err(vec!["this proxy runs without a configuration file".to_owned()]);
+        };
+        let text = config::read(path).map_err(|problems| vec![problems.to_string()])?;
+        let compiled = config::compile_text(&text, path, &self.options.env)
+            .map_err(|problems| vec![problems.to_string()])?;
+        let restart = config::needs_restart(&self.current, &compiled);
+        if !restart.is_empty() {
+            return Err(restart);
+        }
+        let bound = self.proxy.listeners();
+        let listeners = bind_all(&compiled.proxy.listeners, &bound)
+            .map_err(|error| vec![format!("{error:#}")])?;
+        let new = NewConfig {
+            routes: compiled.routes.clone(),
+            settings: compiled.rollout.clone(),
+            config_hash: compiled.hash.clone(),
+        };
+        self.handle.apply(new).await.map_err(|refused| vec![refused.to_string()])?;
+        self.proxy.set_listeners(listeners);
+        self.drain.send_replace(compiled.proxy.drain);
+        self.text.send_replace(text.into());
+        self.current = compiled;
+        Ok(())
+    }
+}
+
+/// Ready when the file has changed; never, where there is none or its watch has ended.
+async fn changed(watch: &mut Option<config::Watch>) {
+    let running = match watch {
+        Some(watch) => watch.changed().await.is_some(),
+        None => false,
+    };
+    if !running {
+        std::future::pending().await
+    }
+}
+
+async fn hung_up(hangup: &mut Signal) {
+    if hangup.recv().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,234 @@
+//! Upstreams, compiled: the named ones, then those that services write in place.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{Compiling, health_check};
+use crate::{
+    config::{
+        HealthCheck, file,
+        given::{Given, Named},
+        reading::Spot,
+        values::{Count, Text},
+    },
+    routing::{Endpoint, Protocol, Upstream, UpstreamId, UpstreamTls, Warmup},
+};
+
+/// All upstreams, by id and by name.
+pub(super) struct Upstreams {
+    list: Vec<Entry>,
+    by_name: HashMap<String, UpstreamId>,
+}
+
+struct Entry {
+    upstream: Arc<Upstream>,
+    health_check: Option<HealthCheck>,
+    used: bool,
+}
+
+impl Upstreams {
+    pub(super) fn compile(
+        named: &Given<Named<file::Upstream>>,
+        compiling: &Compiling<'_, '_>,
+    ) -> Self {
+        let mut upstreams = Self { list: Vec::new(), by_name: HashMap::new() };
+        for (name, upstream) in named.get().map_or(&[] as &[_], |named| named) {
+            compiling.check_name(&name.text, name.spot);
+            let compiled = match upstream.located() {
+                Some((upstream, spot)) => compile_one(upstream, spot, &name.text, compiling),
+                // Unreadable, and noted; the name stands, so that its users are not blamed.
+                None => (bare(&name.text, Vec::new()), None),
+            };
+            upstreams.add(compiled, false);
+        }
+        upstreams
+    }
+
+    /// The upstream that an arm names, or writes in place as `service/arm`.
+    pub(super) fn resolve(
+        &mut self,
+        given: &Given<file::UpstreamOrName>,
+        in_place: &str,
+        compiling: &Compiling<'_, '_>,
+    ) -> UpstreamId {
+        let id = match given.located() {
+            None => None,
+            Some((file::UpstreamOrName::InPlace(upstream), spot)) => {
+                Some(self.add(compile_one(upstream, spot, in_place, compiling), true))
+            }
+            Some((file::UpstreamOrName::Text(Text(text)), spot)) => {
+                self.by_text(text, spot, compiling)
+            }
+        };
+        let id = id.unwrap_or_default();
+        if let Some(entry) = self.list.get_mut(id.0 as usize) {
+            entry.used = true;
+        }
+        id
+    }
+
+    pub(super) fn upstream(&self, id: UpstreamId) -> Option<&Upstream> {
+        self.list.get(id.0 as usize).map(|entry| &*entry.upstream)
+    }
+
+    pub(super) fn unused(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().filter(|entry| !entry.used).map(|entry| &*entry.upstream.name)
+    }
+
+    pub(super) fn health_checks(&self) -> Vec<(Arc<str>, HealthCheck)> {
+        let checked = |entry: &Entry| {
+            entry.health_check.clone().map(|check| (entry.upstream.name.clone(), check))
+        };
+        self.list.iter().filter_map(checked).collect()
+    }
+
+    pub(super) fn into_list(self) -> Vec<Arc<Upstream>> {
+        self.list.into_iter().map(|entry| entry.upstream).collect()
+    }
+
+    /// An endpoint is its own name, so that both arms may share one upstream and its connections.
+    fn by_text(
+        &mut self,
+        text: &str,
+        spot: Spot,
+        compiling: &Compiling<'_, '_>,
+    ) -> Option<UpstreamId> {
+        if let Some(id) = self.by_name.get(text) {
+            return Some(*id);
+        }
+        if text.contains(':') {
+            let endpoint = compile_endpoint(text, spot, compiling)?;
+            return Some(self.add((bare(text, vec![endpoint]), None), true));
+        }
+        let names = self.by_name.keys().map(String::as_str).filter(|name| !name.contains(':'));
+        let mut names: Vec<&str> = names.collect();
+        names.sort_unstable();
+        let message = format!("no upstream is named `{text}`, and an endpoint has a `:`");
+        compiling.unknown(spot, message, text, names.into_iter());
+        None
+    }
+
+    fn add(&mut self, compiled: (Upstream, Option<HealthCheck>), used: bool) -> UpstreamId {
+        let (upstream, health_check) = compiled;
+        let id = UpstreamId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
+        self.by_name.insert(upstream.name.to_string(), id);
+        self.list.push(Entry { upstream: Arc::new(upstream), health_check, used });
+        id
+    }
+}
+
+/// An upstream with everything at its default.
+fn bare(name: &str, endpoints: Vec<Endpoint>) -> Upstream {
+    Upstream {
+        name: name.into(),
+        endpoints,
+        protocol: Protocol::default(),
+        replicas: None,
+        tls: None,
+        warmup: None,
+        max_connections: 1024,
+        idle_connections: 256,
+        // Below the keep-alive of common servers (5 s), so that few connections go stale.
+        idle_timeout: Duration::from_secs(3),
+        connect_timeout: Duration::from_secs(3),
+    }
+}
+
+fn compile_one(
+    written: &file::Upstream,
+    spot: Spot,
+    name: &str,
+    compiling: &Compiling<'_, '_>,
+) -> (Upstream, Option<HealthCheck>) {
+    if written.endpoints.is_absent() {
+        compiling.missing(spot, "endpoints", "write it like `endpoints: [\"10.0.0.1:9001\"]`");
+    }
+    let endpoints = compiling.items(&written.endpoints).iter().filter_map(Given::located);
+    let endpoints =
+        endpoints.filter_map(|(Text(text), spot)| compile_endpoint(text, spot, compiling));
+    let mut upstream = bare(name, endpoints.collect());
+    upstream.protocol = match written.protocol.get() {
+        None | Some(file::Protocol::Auto) => Protocol::Auto,
+        Some(file::Protocol::Http1) => Protocol::Http1,
+        Some(file::Protocol::H2) => {
+            compiling.not_yet("HTTP/2 to upstreams", written.protocol.spot());
+            Protocol::H2
+        }
+    };
+    upstream.replicas =
+        written.replicas.get().map(|Count(_)| compiling.number(&written.replicas, 1, 1));
+    upstream.tls = compile_tls(&written.tls, compiling);
+    upstream.warmup = written.warmup.get().map(|warmup| Warmup {
+        connections: compiling.number(&warmup.connections, 0, 8),
+        period: compiling.time(&warmup.period, Duration::from_secs(60)),
+    });
+    if let Some(pool) = written.pool.get() {
+        compile_pool(pool, &mut upstream, compiling);
+    }
+    let check = written.health_check.located();
+    (upstream, check.and_then(|(check, spot)| health_check(check, spot, compiling)))
+}
+
+fn compile_pool(pool: &file::Pool, upstream: &mut Upstream, compiling: &Compiling<'_, '_>) {
+    upstream.max_connections = compiling.number(&pool.max, 1, upstream.max_connections);
+    let idle = upstream.idle_connections.min(upstream.max_connections);
+    upstream.idle_connections = compiling.number(&pool.idle, 0, idle);
+    if upstream.idle_connections > upstream.max_connections {
+        let max = upstream.max_connections;
+        compiling.problem(pool.idle.spot(), format!("more idle connections than `max` ({max})"));
+    }
+    upstream.idle_timeout = compiling.time(&pool.idle_timeout, upstream.idle_timeout);
+    upstream.connect_timeout = compiling.time(&pool.connect_timeout, upstream.connect_timeout);
+}
+
+fn compile_tls(
+    tls: &Given<file::UpstreamTls>,
+    compiling: &Compiling<'_, '_>,
+) -> Option<UpstreamTls> {
+    let (tls, spot) = tls.located()?;
+    compiling.not_yet("TLS to upstreams", spot);
+    if tls.cert.is_absent() != tls.key.is_absent() {
+        compiling.problem(spot, "a certificate needs both `cert` and `key`");
+    }
+    Some(UpstreamTls {
+        server_name: tls.server_name.get().map(|name| name.0.as_str().into()),
+        ca: compiling.path(&tls.ca),
+        identity: compiling.path(&tls.cert).zip(compiling.path(&tls.key)),
+    })
+}
+
+fn compile_endpoint(text: &str, spot: Spot, compiling: &Compiling<'_, '_>) -> Option<Endpoint> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        if path.is_empty() {
+            compiling.problem(spot, "`unix:` without a path");
+            return None;
+        }
+        return Some(Endpoint::Unix(compiling.base.join(path)));
+    }
+    let endpoint = match text.parse::<SocketAddr>() {
+        Ok(address) => (address.port() != 0).then_some(Endpoint::Address(address)),
+        Err(_) => text.rsplit_once(':').and_then(|(name, port)| {
+            let port = port.parse().ok().filter(|port| *port != 0)?;
+            is_host_name(name).then(|| Endpoint::Name(name.into(), port))
+        }),
+    };
+    if endpoint.is_none() {
+        let help = if text.contains("://") {
+            "write host:port alone, without a scheme; TLS is said by `tls`"
+        } else {
+            "write it like 10.0.0.1:9001, checkout.internal:9001 or unix:/run/checkout.sock"
+        };
+        compiling.problem_with_help(spot, format!("`{text}` is not an endpoint"), help);
+    }
+    endpoint
+}
+
+fn is_host_name(name: &str) -> bool {
+    let label = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        !label.is_empty() && label.len() <= 63 && label.bytes().all(plain)
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    // Digits and dots alone are an address that failed to parse.
+    let numeric = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    name.len() <= 253 && !numeric && name.split('.').all(label)
+}

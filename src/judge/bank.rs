@@ -1,0 +1,97 @@
+//! A bank: the definitions whose counts are final at the same time, and the wealth on them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    BankName, Definition, bets,
+    wealth::{Wealth, ln_mean},
+};
+
+/// Share of the wealth that is never handed back to the prior: it finds drifts too slow for the
+/// other half.
+const STEADY: f64 = 0.35;
+
+/// The wealth of one component on one group of definitions.
+///
+/// Two halves are averaged, one with fixed share and one without: averages of supermartingales in
+/// one filtration are supermartingales (Vovk, Wang, arXiv 1912.06116).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Bank {
+    name: BankName,
+    definitions: Vec<Definition>,
+    prior: Vec<f64>,
+    steady: Wealth,
+    sharing: Wealth,
+    ln: f64,
+    peak_ln: f64,
+}
+
+impl Bank {
+    /// `None` if none of the armed definitions belongs to it.
+    pub(super) fn new(name: BankName, armed: &[Definition]) -> Option<Self> {
+        let definitions: Vec<Definition> =
+            Definition::ALL.into_iter().filter(|d| d.bank() == name && armed.contains(d)).collect();
+        if definitions.is_empty() {
+            return None;
+        }
+        let prior = bets::prior(&definitions);
+        let wealth = Wealth::new(&prior);
+        Some(Self {
+            name,
+            definitions,
+            prior,
+            steady: wealth.clone(),
+            sharing: wealth,
+            ln: 0.0,
+            peak_ln: 0.0,
+        })
+    }
+
+    pub(super) const fn name(&self) -> BankName {
+        self.name
+    }
+
+    pub(super) fn definitions(&self) -> &[Definition] {
+        &self.definitions
+    }
+
+    /// One block. `observations` are those of the definitions in order, `shared` the share of the
+    /// sharing half that is handed back, `factors` room for them.
+    pub(super) fn update(&mut self, observations: &[f64], shared: f64, factors: &mut Vec<f64>) {
+        factors.clear();
+        factors.push(1.0);
+        for x in observations {
+            factors.extend(bets::STAKES.iter().map(|stake| stake.mul_add(*x, 1.0)));
+        }
+        self.steady.update(&self.prior, factors, 0.0);
+        self.sharing.update(&self.prior, factors, shared);
+        self.ln = ln_mean(STEADY, self.steady.ln(), self.sharing.ln());
+        self.peak_ln = self.peak_ln.max(self.ln);
+    }
+
+    /// ln of the wealth.
+    pub(super) const fn ln(&self) -> f64 {
+        self.ln
+    }
+
+    /// Its largest value so far.
+    pub(super) const fn peak_ln(&self) -> f64 {
+        self.peak_ln
+    }
+
+    /// The definition on which most of the wealth lies, and its share.
+    pub(super) fn lead(&self) -> (Definition, f64) {
+        let steady = (self.steady.ln() - self.ln).exp() * STEADY;
+        let per = bets::STAKES.len();
+        let mut lead = (self.definitions[0], 0.0);
+        for (i, definition) in self.definitions.iter().enumerate() {
+            let places = 1 + i * per..1 + (i + 1) * per;
+            let on = |wealth: &Wealth| wealth.places()[places.clone()].iter().sum::<f64>();
+            let share = steady * on(&self.steady) + (1.0 - steady) * on(&self.sharing);
+            if share > lead.1 {
+                lead = (*definition, share);
+            }
+        }
+        lead
+    }
+}

@@ -1,0 +1,278 @@
+//! Rollouts drawn block by block, where that is exact: a coin per request, counts drawn from
+//! their distributions, the real judge on top. No requests are played; users, hangs and requests
+//! in flight over a change of weights need the request-level simulation.
+
+mod bounds;
+mod draw;
+mod traffic;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use bounds::{block_floor_requests, exact_interval, two_sample_requests};
+pub use draw::{Dice, normal_tail};
+pub use traffic::{Kind, Latency, Pause, Rates, Traffic};
+
+use crate::judge::{
+    ArmCounts, Block, Ending, Judge, JudgeConfig, Lag, Pods, Stratum, TrialStratum, Trials,
+};
+
+/// How the canary's weight moves.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Weights {
+    /// Not at all.
+    Fixed(f64),
+    /// By schedule: from each second on, that weight. The first begins at 0.
+    Ladder(Vec<(u32, f64)>),
+    /// Between two weights, every so many seconds.
+    Flapping {
+        /// The two weights.
+        between: [f64; 2],
+        /// Seconds between changes.
+        every: u32,
+    },
+    /// With the evidence: the second weight while the odds against the canary are at least 3 : 1.
+    Reacting {
+        /// The two weights.
+        between: [f64; 2],
+    },
+}
+
+/// How the number of requests moves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// Mean requests per second.
+    pub rps: f64,
+    /// Amplitude of a sine of ten minutes, as a share of the mean.
+    pub swing: f64,
+    /// From half of the time on, that many times the requests.
+    pub step: f64,
+}
+
+impl Load {
+    /// The same at all times.
+    #[must_use]
+    pub const fn constant(rps: f64) -> Self {
+        Self { rps, swing: 0.0, step: 1.0 }
+    }
+
+    fn at(&self, second: u32, seconds: u32) -> f64 {
+        let phase = std::f64::consts::TAU * f64::from(second) / 600.0;
+        let step = if second * 2 >= seconds { self.step } else { 1.0 };
+        self.rps * (1.0 + self.swing * phase.sin()) * step
+    }
+}
+
+/// A rollout to play.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// Simulated seconds.
+    pub seconds: u32,
+    /// Requests.
+    pub load: Load,
+    /// What is bad, and by how much more of the canary.
+    pub traffic: Traffic,
+    /// The canary's weight.
+    pub weights: Weights,
+    /// The pods, and whether the judge knows them.
+    pub pods: Option<Pods>,
+    /// Whether the judge is told the number of pods.
+    pub pods_known: bool,
+    /// Stalls of single pods.
+    pub pause: Option<Pause>,
+    /// The judge; blocks of a rollback are as long as it says from the start.
+    pub judge: JudgeConfig,
+    /// Whether a promotion is asked for; the run then ends with it.
+    pub promotion: bool,
+}
+
+/// What became of a rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Second in which it was rolled back.
+    pub rolled_back: Option<u32>,
+    /// Second in which caution began.
+    pub cautioned: Option<u32>,
+    /// Second in which its stage was proved.
+    pub promoted: Option<u32>,
+    /// Canary requests until the end.
+    pub canary_requests: u64,
+    /// Bad canary responses (failed, or slower than p99) beyond the baseline's share.
+    pub excess_bad: f64,
+}
+
+/// Plays one rollout. The same seed and run give the same outcome.
+#[must_use]
+pub fn play(setting: &Setting, seed: u64, run: u64) -> Outcome {
+    let mut dice = Dice::new(seed, run);
+    let mut judge = Judge::new(setting.judge.clone());
+    let mut drawn = traffic::Drawing::new(setting, &mut dice);
+    let mut outcome = Outcome::default();
+    let mut weight = setting.weight_at(0, 0.0);
+    for second in 0..setting.seconds {
+        let counts = drawn.second(setting, second, weight, &mut dice);
+        outcome.count(&counts.stratum);
+        let next = setting.scheduled(second + 1);
+        let ending =
+            if next.is_some_and(|w| w != weight) { Ending::Scheduled } else { Ending::Open };
+        let verdict = tell(&mut judge, setting, &counts, ending);
+        outcome.note(second + 1, &verdict);
+        if setting.promotion {
+            judge.trials(&Trials {
+                ticks: 10,
+                strata: &[counts.trials],
+                pods: setting.known_pods(),
+                ending: Ending::Open,
+            });
+            if judge.promotion().proved {
+                outcome.promoted = Some(second + 1);
+            }
+        }
+        if outcome.rolled_back.is_some() || outcome.promoted.is_some() {
+            break;
+        }
+        let after = setting.weight_at(second + 1, verdict.rollback_ln.max(verdict.caution_ln));
+        if after != weight && ending == Ending::Open {
+            drop_open_blocks(&mut judge);
+        }
+        weight = after;
+    }
+    outcome
+}
+
+/// Plays many rollouts on as many threads, in the order of their numbers.
+#[must_use]
+pub fn play_many(setting: &Setting, seed: u64, runs: usize, threads: usize) -> Vec<Outcome> {
+    let next = AtomicUsize::new(0);
+    let mut outcomes = vec![Outcome::default(); runs];
+    let work = || {
+        let mut mine = Vec::new();
+        loop {
+            let run = next.fetch_add(1, Ordering::Relaxed);
+            if run >= runs {
+                return mine;
+            }
+            mine.push((run, play(setting, seed, run as u64)));
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            let Ok(mine) = worker.join() else {
+                panic!("a simulation thread panicked");
+            };
+            for (run, outcome) in mine {
+                outcomes[run] = outcome;
+            }
+        }
+    });
+    outcomes
+}
+
+impl Setting {
+    /// A quiet baseline for scenarios to change: nothing differs, 30 minutes, 500 requests a
+    /// second at 5 %, a log-normal latency of 20 ms.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self {
+            seconds: 1800,
+            load: Load::constant(500.0),
+            traffic: Traffic::same(),
+            weights: Weights::Fixed(0.05),
+            pods: None,
+            pods_known: false,
+            pause: None,
+            judge: JudgeConfig { block_seconds: 1, ..JudgeConfig::default() },
+            promotion: false,
+        }
+    }
+
+    fn known_pods(&self) -> Option<Pods> {
+        self.pods.filter(|_| self.pods_known)
+    }
+
+    /// The weight by plan; `None` where it depends on the evidence.
+    fn scheduled(&self, second: u32) -> Option<f64> {
+        match &self.weights {
+            Weights::Fixed(weight) => Some(*weight),
+            Weights::Ladder(steps) => {
+                steps.iter().rev().find(|(from, _)| *from <= second).map(|(_, weight)| *weight)
+            }
+            Weights::Flapping { between, every } => {
+                Some(between[(second / every.max(&1)) as usize % 2])
+            }
+            Weights::Reacting { .. } => None,
+        }
+    }
+
+    fn weight_at(&self, second: u32, evidence_ln: f64) -> f64 {
+        match &self.weights {
+            Weights::Reacting { between } => between[usize::from(evidence_ln >= 3.0_f64.ln())],
+            Weights::Fixed(_) | Weights::Ladder(_) | Weights::Flapping { .. } => {
+                self.scheduled(second).unwrap_or(0.0)
+            }
+        }
+    }
+}
+
+/// The counts of a second.
+struct Counts {
+    stratum: Stratum,
+    trials: TrialStratum,
+}
+
+fn tell(
+    judge: &mut Judge,
+    setting: &Setting,
+    counts: &Counts,
+    ending: Ending,
+) -> crate::judge::Verdict {
+    let mut verdict = judge.verdict();
+    for lag in Lag::ALL {
+        verdict = judge.block(&Block {
+            component: 0,
+            lag,
+            ticks: 10,
+            strata: &[counts.stratum],
+            pods: setting.known_pods(),
+            warming: false,
+            ending,
+        });
+    }
+    verdict
+}
+
+/// A change that the evidence caused: what is gathered of a longer block is dropped.
+fn drop_open_blocks(judge: &mut Judge) {
+    for lag in Lag::ALL {
+        judge.block(&Block {
+            component: 0,
+            lag,
+            ticks: 0,
+            strata: &[],
+            pods: None,
+            warming: false,
+            ending: Ending::Reacted,
+        });
+    }
+}
+
+impl Outcome {
+    fn count(&mut self, stratum: &Stratum) {
+        let bad = |arm: &ArmCounts| (arm.errors[1] + arm.slow[3]) as f64;
+        let (canary, baseline) = (&stratum.canary, &stratum.baseline);
+        self.canary_requests += canary.started;
+        if baseline.started > 0 {
+            let usual = bad(baseline) / baseline.started as f64;
+            self.excess_bad += bad(canary) - usual * canary.started as f64;
+        }
+    }
+
+    fn note(&mut self, second: u32, verdict: &crate::judge::Verdict) {
+        if verdict.rollback_peak_ln >= verdict.threshold_ln {
+            self.rolled_back.get_or_insert(second);
+        }
+        if verdict.caution_peak_ln.max(verdict.rollback_peak_ln) >= 20.0_f64.ln() {
+            self.cautioned.get_or_insert(second);
+        }
+    }
+}

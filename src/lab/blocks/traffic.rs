@@ -1,0 +1,305 @@
+//! What the two arms answer like: probabilities of being bad, and counts drawn from them.
+
+use super::{Counts, Dice, Setting, normal_tail};
+use crate::judge::{
+    ArmCounts, Coin, EDGES, QUANTILES, SHIFT_COUNT, SHIFTS, Stratum, TrialCounts, TrialStratum,
+};
+
+/// Probabilities of an arm's requests to be bad.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// Slow at each edge of the judge, not rising.
+    pub slow: [f64; EDGES],
+    /// Failed.
+    pub errors: f64,
+    /// Refused.
+    pub refused: f64,
+    /// Beyond the margin of promotion at p90, p99 and the objective's quantile.
+    pub beyond_margin: [f64; 3],
+    /// Slower than the shifted deadline, by quantile and shift.
+    pub shifted: [[f64; SHIFT_COUNT]; 2],
+}
+
+/// Log-normal latencies, and how the canary's differ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Latency {
+    /// Standard deviation of the logarithm.
+    pub sigma: f64,
+    /// The canary is slower by this factor.
+    pub factor: f64,
+    /// This share of the canary's requests is slower by `tail_factor` on top.
+    pub tail_share: f64,
+    /// See `tail_share`.
+    pub tail_factor: f64,
+    /// Relative slowdown that the canary's deadlines tolerate.
+    pub tolerance: f64,
+    /// Relative slowdown of the margin of promotion.
+    pub margin: f64,
+    /// Failures of the baseline and of the canary.
+    pub errors: [f64; 2],
+    /// Standard deviation of a common log-load that slows both arms (AR(1), a second at .98).
+    pub load_noise: f64,
+}
+
+/// What the arms answer like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traffic {
+    /// The baseline and, before the onset, the canary.
+    pub before: Kind,
+    /// The canary's regression begins in this second,
+    pub onset: u32,
+    /// and grows linearly over so many seconds.
+    pub ramp: u32,
+}
+
+/// How badness is given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// As probabilities of the baseline and of the canary.
+    Rates([Rates; 2]),
+    /// As latencies.
+    Latency(Latency),
+}
+
+/// Stalls of single pods, GC-like: requests that arrive meanwhile are slow at every edge.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pause {
+    /// Mean seconds between two stalls of a pod.
+    pub every: f64,
+    /// Seconds of a stall.
+    pub length: f64,
+}
+
+impl Latency {
+    /// The usual: sigma .6, 5 % tolerance, .1 % errors, and a canary that does not differ.
+    #[must_use]
+    pub const fn usual() -> Self {
+        Self {
+            sigma: 0.6,
+            factor: 1.0,
+            tail_share: 0.0,
+            tail_factor: 1.0,
+            tolerance: 0.05,
+            margin: 0.25,
+            errors: [0.001, 0.001],
+            load_noise: 0.0,
+        }
+    }
+
+    /// Rates of the baseline (0) or the canary (1) under a common log-load; `effect` is the part
+    /// of the regression that is in force.
+    fn rates(&self, arm: usize, load_ln: f64, effect: f64) -> Rates {
+        let canary = arm == 1;
+        let slower_ln = load_ln + if canary { self.factor.ln() * effect } else { 0.0 };
+        let tail = if canary { self.tail_share * effect } else { 0.0 };
+        let exceeds = |quantile: f64, shift: f64| {
+            let deadline = self.sigma * quantile_of(quantile) + shift.ln();
+            let plain = normal_tail((deadline - slower_ln) / self.sigma);
+            if tail == 0.0 {
+                return plain;
+            }
+            let far = (deadline - slower_ln - self.tail_factor.ln()) / self.sigma;
+            (1.0 - tail) * plain + tail * normal_tail(far)
+        };
+        let tolerated = if canary { 1.0 + self.tolerance } else { 1.0 };
+        let margin = if canary { 1.0 + self.margin } else { 1.0 };
+        Rates {
+            slow: QUANTILES.map(|q| exceeds(q, tolerated)),
+            errors: self.errors[0]
+                + if canary { (self.errors[1] - self.errors[0]) * effect } else { 0.0 },
+            refused: 0.0,
+            beyond_margin: [0.9, 0.99, 0.99].map(|q| exceeds(q, margin)),
+            shifted: [0.9, 0.99].map(|q| SHIFTS.map(|shift| exceeds(q, shift))),
+        }
+    }
+}
+
+/// The standard normal's quantile, by bisection.
+fn quantile_of(share: f64) -> f64 {
+    match share {
+        0.75 => 0.674_489_750_196_081_7,
+        0.9 => 1.281_551_565_544_600_4,
+        0.95 => 1.644_853_626_951_472_2,
+        0.99 => 2.326_347_874_040_840_8,
+        0.999 => 3.090_232_306_167_813,
+        other => {
+            let (mut low, mut high) = (-9.0, 9.0);
+            for _ in 0..80 {
+                let middle = (low + high) / 2.0;
+                if normal_tail(middle) > 1.0 - other { low = middle } else { high = middle }
+            }
+            low
+        }
+    }
+}
+
+impl Traffic {
+    /// A canary that does not differ.
+    #[must_use]
+    pub const fn same() -> Self {
+        Self::of(Latency::usual())
+    }
+
+    /// These latencies from the start.
+    #[must_use]
+    pub const fn of(latency: Latency) -> Self {
+        Self { before: Kind::Latency(latency), onset: 0, ramp: 0 }
+    }
+
+    /// One definition alone: slow at p99's edge with probability `p`, and `ratio` times that of
+    /// the canary.
+    #[must_use]
+    pub fn exceedance(p: f64, ratio: f64) -> Self {
+        let rates = |p: f64| Rates { slow: [p, p, p, p, 0.0], ..Rates::default() };
+        Self { before: Kind::Rates([rates(p), rates(p * ratio)]), onset: 0, ramp: 0 }
+    }
+
+    /// The part of the regression in force.
+    fn effect(&self, second: u32) -> f64 {
+        if second < self.onset {
+            0.0
+        } else if self.ramp == 0 {
+            1.0
+        } else {
+            (f64::from(second - self.onset) / f64::from(self.ramp)).min(1.0)
+        }
+    }
+}
+
+impl Rates {
+    fn between(before: &Self, after: &Self, effect: f64) -> Self {
+        if effect == 1.0 {
+            return *after;
+        }
+        let mix = |a: f64, b: f64| a + (b - a) * effect;
+        let mut rates = *before;
+        for (rate, other) in rates.slow.iter_mut().zip(after.slow) {
+            *rate = mix(*rate, other);
+        }
+        rates.errors = mix(rates.errors, after.errors);
+        rates.refused = mix(rates.refused, after.refused);
+        for (rate, other) in rates.beyond_margin.iter_mut().zip(after.beyond_margin) {
+            *rate = mix(*rate, other);
+        }
+        rates
+    }
+}
+
+/// The state of a run's traffic.
+pub(super) struct Drawing {
+    load_ln: f64,
+    /// Rates that do not change, kept.
+    steady: Option<(f64, [Rates; 2])>,
+    /// Per arm, pod-seconds of stalls that began before this second and go on.
+    stalls: [Vec<f64>; 2],
+}
+
+impl Drawing {
+    pub(super) fn new(setting: &Setting, dice: &mut Dice) -> Self {
+        let noise = match setting.traffic.before {
+            Kind::Latency(latency) => latency.load_noise,
+            Kind::Rates(_) => 0.0,
+        };
+        let load_ln = if noise > 0.0 { noise * dice.normal() } else { 0.0 };
+        Self { load_ln, steady: None, stalls: [Vec::new(), Vec::new()] }
+    }
+
+    pub(super) fn second(
+        &mut self,
+        setting: &Setting,
+        second: u32,
+        weight: f64,
+        dice: &mut Dice,
+    ) -> Counts {
+        let [baseline, canary] = self.rates(setting, second, dice);
+        let all = dice.poisson(setting.load.at(second, setting.seconds));
+        let canary_started = dice.binomial(all, weight);
+        let stalled = [0, 1].map(|arm| self.stalled(setting, arm, dice));
+        let (canary, canary_trials) =
+            arm(canary_started, &canary, stalled[1], setting.promotion, dice);
+        let (baseline, baseline_trials) =
+            arm(all - canary_started, &baseline, stalled[0], setting.promotion, dice);
+        let coin = Coin::Drawn { share: weight };
+        Counts {
+            stratum: Stratum { weights: 0, coin, canary, baseline },
+            trials: TrialStratum { coin, canary: canary_trials, baseline: baseline_trials },
+        }
+    }
+
+    fn rates(&mut self, setting: &Setting, second: u32, dice: &mut Dice) -> [Rates; 2] {
+        let effect = setting.traffic.effect(second);
+        match &setting.traffic.before {
+            Kind::Rates([baseline, canary]) => {
+                [*baseline, Rates::between(baseline, canary, effect)]
+            }
+            Kind::Latency(latency) => {
+                if latency.load_noise > 0.0 {
+                    let step = latency.load_noise * (1.0 - 0.98_f64 * 0.98).sqrt();
+                    self.load_ln = 0.98 * self.load_ln + step * dice.normal();
+                } else if let Some((same, rates)) = self.steady
+                    && same == effect
+                {
+                    return rates;
+                }
+                let rates = [0, 1].map(|arm| latency.rates(arm, self.load_ln, effect));
+                self.steady = Some((effect, rates));
+                rates
+            }
+        }
+    }
+
+    /// The share of an arm's traffic of this second that meets a stalled pod.
+    fn stalled(&mut self, setting: &Setting, arm: usize, dice: &mut Dice) -> f64 {
+        let (Some(pause), Some(pods)) = (setting.pause, setting.pods) else {
+            return 0.0;
+        };
+        let pods = f64::from([pods.baseline, pods.canary][arm]);
+        for _ in 0..dice.poisson(pods / pause.every) {
+            let begins = dice.uniform();
+            // A stall is remembered as where it ends, counted from the start of this second, with
+            // what lies before its begin taken off as negative time below.
+            self.stalls[arm].push(begins);
+        }
+        let mut stalled = 0.0;
+        for begins in &mut self.stalls[arm] {
+            stalled += (*begins + pause.length).min(1.0) - begins.max(0.0);
+            *begins -= 1.0;
+        }
+        self.stalls[arm].retain(|begins| begins + pause.length > 0.0);
+        (stalled / pods).min(1.0)
+    }
+}
+
+/// Counts of an arm, and the same requests as trials.
+fn arm(
+    started: u64,
+    rates: &Rates,
+    stalled: f64,
+    promotion: bool,
+    dice: &mut Dice,
+) -> (ArmCounts, TrialCounts) {
+    let hit = dice.binomial(started, stalled);
+    let free = started - hit;
+    let failed = dice.binomial(free, rates.errors);
+    let refused = dice.binomial(free, rates.refused);
+    let slow = nested(free, &rates.slow, dice).map(|count| count + hit);
+    let counts = ArmCounts::of_requests(started, [failed, failed], refused, slow);
+    if !promotion {
+        return (counts, TrialCounts::default());
+    }
+    // The proofs are judged apart, each by its own distribution; nothing depends on their joint one.
+    let beyond_margin = rates.beyond_margin.map(|rate| dice.binomial(free, rate) + hit);
+    let trials = TrialCounts { started, failed, beyond_margin, ..TrialCounts::default() };
+    (counts, trials)
+}
+
+/// Counts beyond edges of falling probability, each among those beyond the one before.
+fn nested<const N: usize>(started: u64, rates: &[f64; N], dice: &mut Dice) -> [u64; N] {
+    let mut counts = [0; N];
+    let (mut among, mut share) = (started, 1.0);
+    for (count, rate) in counts.iter_mut().zip(rates) {
+        *count = if share > 0.0 { dice.binomial(among, (rate / share).min(1.0)) } else { 0 };
+        (among, share) = (*count, *rate);
+    }
+    counts
+}

@@ -1,0 +1,288 @@
+//! What surrounds the requests of a run: the rate, the common load, stalls of pods, and how
+//! different the canary is at a moment. The same for every engine.
+
+use rand_distr::{Distribution, Exp1, StandardNormal};
+
+use super::{Random, Stream, random};
+use crate::lab::scenario::{Pause, Rate, Scenario, Slower};
+
+/// How much of the common log-load is left after a second.
+const LOAD_MEMORY: f64 = 0.98;
+
+/// Conditions during one tick of 100 ms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conditions {
+    /// Requests expected per second.
+    pub rate: f64,
+    /// Factor on every latency of both arms.
+    pub load: f64,
+    /// The canary's behaviour; the baseline's is always [`Arm::baseline`].
+    pub canary: Arm,
+}
+
+/// How an arm answers at a moment, beside the latency that both arms share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Arm {
+    /// Factor on every latency.
+    pub latency_factor: f64,
+    /// Share of requests that fail.
+    pub errors: f64,
+    /// Share of requests that are never answered.
+    pub hang: f64,
+    /// Share of requests that are slower, and how.
+    pub tail: (f64, Slower),
+}
+
+impl Arm {
+    /// The baseline.
+    #[must_use]
+    pub fn baseline(scenario: &Scenario) -> Self {
+        Self {
+            latency_factor: 1.0,
+            errors: scenario.baseline.errors,
+            hang: 0.0,
+            tail: (0.0, Slower::Factor(1.0)),
+        }
+    }
+
+    /// The canary, a moment in seconds after the start of the run.
+    #[must_use]
+    pub fn canary(scenario: &Scenario, at: f64) -> Self {
+        let baseline = Self::baseline(scenario);
+        let change = &scenario.canary;
+        let since = at - change.after.as_secs_f64();
+        if since < 0.0 {
+            return baseline;
+        }
+        let ramp = change.ramp.as_secs_f64();
+        let grown = if ramp > 0.0 { (since / ramp).min(1.0) } else { 1.0 };
+        let errors = change.errors.unwrap_or(baseline.errors);
+        let (share, slower) =
+            change.tail.map_or(baseline.tail, |tail| (tail.share * grown, tail.slower));
+        Self {
+            latency_factor: 1.0 + (change.latency_factor - 1.0) * grown,
+            errors: baseline.errors + (errors - baseline.errors) * grown,
+            hang: change.hang * grown,
+            tail: (share, slower),
+        }
+    }
+}
+
+/// The conditions of a run, tick by tick.
+#[derive(Debug)]
+pub struct Weather<'a> {
+    scenario: &'a Scenario,
+    random: Random,
+    log_load: f64,
+    tick: u32,
+}
+
+impl<'a> Weather<'a> {
+    /// The weather of one run.
+    #[must_use]
+    pub fn new(scenario: &'a Scenario, run: u32) -> Self {
+        let mut random = random(scenario.seed, run, Stream::Weather);
+        let start: f64 = StandardNormal.sample(&mut random);
+        Self { scenario, random, log_load: start * scenario.load_noise, tick: 0 }
+    }
+
+    /// The conditions of the next tick.
+    pub fn next_tick(&mut self) -> Conditions {
+        let at = f64::from(self.tick) * 0.1;
+        if self.scenario.load_noise > 0.0 && self.tick > 0 && self.tick.is_multiple_of(10) {
+            let fresh: f64 = StandardNormal.sample(&mut self.random);
+            let spread = self.scenario.load_noise * (1.0 - LOAD_MEMORY * LOAD_MEMORY).sqrt();
+            self.log_load = LOAD_MEMORY * self.log_load + spread * fresh;
+        }
+        self.tick += 1;
+        Conditions {
+            rate: rate_at(self.scenario, at),
+            load: self.log_load.exp(),
+            canary: Arm::canary(self.scenario, at),
+        }
+    }
+}
+
+/// Requests per second at a moment, bursts included.
+#[must_use]
+pub fn rate_at(scenario: &Scenario, at: f64) -> f64 {
+    let rate = match &scenario.rate {
+        Rate::Steps(steps) => {
+            let current = steps.partition_point(|(from, _)| from.as_secs_f64() <= at);
+            steps[current.max(1) - 1].1
+        }
+        Rate::Wave { mean, swing, every } => {
+            let phase = std::f64::consts::TAU * at / every.as_secs_f64();
+            mean * (1.0 + swing * phase.sin())
+        }
+    };
+    match scenario.burst {
+        Some(burst) => {
+            let every = burst.every.as_secs_f64();
+            let bursting = at >= every && at % every < burst.length.as_secs_f64();
+            if bursting { rate * burst.factor } else { rate }
+        }
+        None => rate,
+    }
+}
+
+/// The stalls of the pods of one arm.
+#[derive(Debug)]
+pub struct Stalls {
+    pause: Option<Pause>,
+    random: Random,
+    /// Of every pod the stalls that may still matter, in order, the last one ahead of time.
+    pods: Vec<Vec<(f64, f64)>>,
+}
+
+impl Stalls {
+    /// The pods of an arm; `stream` tells the arms apart.
+    #[must_use]
+    pub fn new(scenario: &Scenario, run: u32, stream: Stream, pods: u32) -> Self {
+        let pause = scenario.pods.and_then(|pods| pods.pause);
+        let mut stalls = Self {
+            pause,
+            random: random(scenario.seed, run, stream),
+            pods: vec![Vec::new(); pods as usize],
+        };
+        if let Some(pause) = pause {
+            for pod in 0..stalls.pods.len() {
+                let first = stalls.gap(pause);
+                stalls.pods[pod].push((first, first + pause.length.as_secs_f64()));
+            }
+        }
+        stalls
+    }
+
+    /// Makes sure that the stalls between two moments are known, and forgets what ended before.
+    /// Moments never go back.
+    pub fn advance(&mut self, from: f64, to: f64) {
+        let Some(pause) = self.pause else { return };
+        for pod in 0..self.pods.len() {
+            while let Some(&(start, end)) = self.pods[pod].last()
+                && start <= to
+            {
+                let next = end + self.gap(pause);
+                self.pods[pod].push((next, next + pause.length.as_secs_f64()));
+                self.pods[pod].retain(|&(_, end)| end >= from);
+            }
+        }
+    }
+
+    /// How long a request that arrives at a pod at a moment waits before it is taken up, in
+    /// seconds. The moment lies between those of the last [`Stalls::advance`].
+    #[must_use]
+    pub fn wait(&self, pod: usize, at: f64) -> f64 {
+        let stall = self.pods[pod].iter().find(|(start, end)| (*start..*end).contains(&at));
+        stall.map_or(0.0, |(_, end)| end - at)
+    }
+
+    /// The share of the time between two moments during which a pod stalls, summed over pods.
+    #[must_use]
+    pub fn stalled(&self, from: f64, to: f64) -> f64 {
+        let all = self.pods.iter().flatten();
+        all.map(|&(start, end)| (end.min(to) - start.max(from)).max(0.0)).sum::<f64>() / (to - from)
+    }
+
+    /// Whether any pod ever stalls.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.pause.is_some()
+    }
+
+    /// Number of pods.
+    #[must_use]
+    pub fn pods(&self) -> usize {
+        self.pods.len()
+    }
+
+    fn gap(&mut self, pause: Pause) -> f64 {
+        let unit: f64 = Exp1.sample(&mut self.random);
+        unit * pause.every.as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lab::scenario::{Burst, Change, Pods};
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_schedule_holds_each_rate_from_its_moment_on() {
+        let scenario = Scenario {
+            rate: Rate::Steps(vec![(seconds(0), 200.0), (seconds(300), 800.0)]),
+            ..Scenario::default()
+        };
+        assert_eq!(rate_at(&scenario, 0.0), 200.0);
+        assert_eq!(rate_at(&scenario, 299.9), 200.0);
+        assert_eq!(rate_at(&scenario, 300.0), 800.0);
+    }
+
+    #[test]
+    fn bursts_multiply_the_rate_while_they_last() {
+        let burst = Burst { every: seconds(60), length: seconds(5), factor: 3.0 };
+        let scenario = Scenario { burst: Some(burst), ..Scenario::default() };
+        assert_eq!(rate_at(&scenario, 1.0), 500.0);
+        assert_eq!(rate_at(&scenario, 60.0), 1500.0);
+        assert_eq!(rate_at(&scenario, 64.9), 1500.0);
+        assert_eq!(rate_at(&scenario, 65.0), 500.0);
+    }
+
+    #[test]
+    fn a_ramp_grows_linearly_from_the_onset() {
+        let canary = Change {
+            latency_factor: 2.0,
+            errors: Some(0.101),
+            after: seconds(100),
+            ramp: seconds(50),
+            ..Change::default()
+        };
+        let scenario = Scenario { canary, ..Scenario::default() };
+        assert_eq!(Arm::canary(&scenario, 99.9), Arm::baseline(&scenario));
+        let half = Arm::canary(&scenario, 125.0);
+        assert!((half.latency_factor - 1.5).abs() < 1e-9);
+        assert!((half.errors - 0.051).abs() < 1e-9);
+        assert!((Arm::canary(&scenario, 500.0).latency_factor - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_load_has_the_spread_that_was_asked_for() {
+        let scenario = Scenario { load_noise: 0.2, ..Scenario::default() };
+        let mut sum = 0.0;
+        let runs = 400;
+        for run in 0..runs {
+            let mut weather = Weather::new(&scenario, run);
+            let mut last = 1.0;
+            for _ in 0..600 {
+                last = weather.next_tick().load;
+            }
+            sum += last.ln().powi(2);
+        }
+        let spread = (sum / f64::from(runs)).sqrt();
+        assert!((0.17..0.23).contains(&spread), "{spread}");
+    }
+
+    #[test]
+    fn pods_stall_as_often_and_as_long_as_asked_for() {
+        let pause = Pause { every: seconds(59), length: seconds(1) };
+        let pods = Pods { baseline: 10, canary: 1, pause: Some(pause), known: true };
+        let scenario = Scenario { pods: Some(pods), ..Scenario::default() };
+        let mut stalls = Stalls::new(&scenario, 0, Stream::BaselinePods, 10);
+        let (mut stalled, mut hits, seconds) = (0.0, 0, 20_000);
+        for second in 0..seconds {
+            let at = f64::from(second);
+            stalls.advance(at, at + 1.0);
+            stalled += stalls.stalled(at, at + 1.0);
+            hits += (0..10).filter(|&pod| stalls.wait(pod, at + 0.5) > 0.0).count();
+        }
+        let pod_seconds = f64::from(seconds) * 10.0;
+        assert!((0.014..0.020).contains(&(stalled / pod_seconds)), "{}", stalled / pod_seconds);
+        assert!((0.014..0.020).contains(&(hits as f64 / pod_seconds)), "{hits}");
+    }
+}

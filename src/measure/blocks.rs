@@ -1,0 +1,367 @@
+//! Blocks: slices of time whose counts make one observation, cut out of the slots of one service
+//! as these become final. A block holds requests of one set of weights.
+//!
+//! Several banks look at the same slots with different patience, so each has blocks of its own.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{Epoch, Ledger, RecorderKey, SlotView, Tick, WAIT_CREDIT_US};
+
+/// After a change of weights, requests may still be assigned under the one before for this many
+/// ticks; later ones are left out.
+const STRAGGLERS: u32 = 10;
+
+/// A recorder of the service, and what it counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The recorder.
+    pub key: RecorderKey,
+    /// 0 is the baseline, the canaries count from 1.
+    pub arm: u8,
+    /// Which weights the recorder's cohort gets: cohorts with the same weights are one stratum.
+    pub stratum: u16,
+}
+
+/// Definitions of bad that are looked at together, as late as the most patient one needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bank {
+    /// Definitions of slow, as places in the recorders' deadlines.
+    pub slow: Vec<usize>,
+    /// Ages of failure, as places in the recorders' two ages.
+    pub failed: Vec<usize>,
+}
+
+/// Why a run of blocks ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// It was due: a stage, a person, new thresholds. What the last block holds counts.
+    Scheduled,
+    /// It came of what was seen (caution, breaker, a cap): the last block is dropped, for a cut
+    /// that is chosen by the content of a block biases it.
+    Forced,
+}
+
+/// One observation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Which of the builder's banks.
+    pub bank: usize,
+    /// The first epoch of the weights under which it was counted.
+    pub epoch: Epoch,
+    /// The first tick that it is about.
+    pub first: Tick,
+    /// The last tick that was counted into it.
+    pub last: Tick,
+    /// Something could not be counted: it must not be used.
+    pub void: bool,
+    /// What was counted, by stratum, kind of assignment and arm.
+    pub cells: Vec<Cell>,
+}
+
+/// The counts of one arm in one stratum of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// As in [`Member::stratum`].
+    pub stratum: u16,
+    /// Whether by key (sticky) or by coin.
+    pub keyed: bool,
+    /// As in [`Member::arm`].
+    pub arm: u8,
+    /// Requests, those given up early left out.
+    pub started: u64,
+    /// Of these, by the bank's definitions of slow.
+    pub slow: Vec<Bad>,
+    /// Of these, by the bank's ages of failure.
+    pub failed: Vec<Bad>,
+    /// Of these, those known to hang by the last deadline.
+    pub hung: u64,
+    /// Of these, those given up late by the client; they are slow.
+    pub aborted_late: u64,
+}
+
+/// Bad requests by one definition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bad {
+    /// How many.
+    pub count: u64,
+    /// In keyed cells: the units that had them, each once, ascending.
+    pub units: Vec<u64>,
+}
+
+/// Cuts the blocks of one service.
+#[derive(Debug)]
+pub struct BlockBuilder {
+    members: Vec<Member>,
+    banks: Vec<Folding>,
+    runs: VecDeque<Run>,
+    next_run: u32,
+    dropped: u64,
+}
+
+/// How far one bank has come.
+#[derive(Debug)]
+struct Folding {
+    bank: Bank,
+    /// The first tick that is not folded yet.
+    next: Tick,
+    /// By run, then number within it.
+    open: Vec<Open>,
+}
+
+/// A stretch of time with one set of weights and one length of block.
+#[derive(Debug)]
+struct Run {
+    id: u32,
+    epochs: Vec<Epoch>,
+    from: Tick,
+    until: Option<(Tick, Cut)>,
+    length: u32,
+    /// Whether the weights change at its end, so that stragglers may come.
+    reweighted: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    run: u32,
+    number: u32,
+    block: Block,
+}
+
+impl BlockBuilder {
+    /// A builder that begins at `from` with the weights of `epoch`, and blocks of `length` ticks.
+    #[must_use]
+    pub fn new(banks: Vec<Bank>, from: Tick, epoch: Epoch, length: u32) -> Self {
+        let folding = |bank| Folding { bank, next: from, open: Vec::new() };
+        let banks = banks.into_iter().map(folding).collect();
+        let mut builder =
+            Self { members: Vec::new(), banks, runs: VecDeque::new(), next_run: 0, dropped: 0 };
+        builder.push_run(vec![epoch], from, length);
+        builder
+    }
+
+    /// The recorders of the service, from the next tick that is folded on.
+    pub fn set_members(&mut self, members: Vec<Member>) {
+        self.members = members;
+    }
+
+    /// The weights of this epoch are those of the one before: blocks go on.
+    pub fn same_weights(&mut self, epoch: Epoch) {
+        if let Some(run) = self.runs.back_mut() {
+            run.epochs.push(epoch);
+        }
+    }
+
+    /// Other weights are in force from `at` on, under `epoch`.
+    pub fn reweigh(&mut self, epoch: Epoch, at: Tick, cut: Cut) {
+        let length = self.end_run(at, cut, true);
+        self.push_run(vec![epoch], at, length);
+    }
+
+    /// Blocks have another length, or other deadlines are in force, from `at` on.
+    pub fn restart(&mut self, at: Tick, length: u32) {
+        let epochs = self.runs.back().map_or_else(Vec::new, |run| run.epochs.clone());
+        self.end_run(at, Cut::Scheduled, false);
+        self.push_run(epochs, at, length);
+    }
+
+    /// Blocks that were dropped by a forced cut, and slots that came too late for theirs.
+    #[must_use]
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    fn end_run(&mut self, at: Tick, cut: Cut, reweighted: bool) -> u32 {
+        let Some(run) = self.runs.back_mut() else { return 1 };
+        run.until = Some((at.max(run.from), cut));
+        run.reweighted = reweighted;
+        run.length
+    }
+
+    fn push_run(&mut self, epochs: Vec<Epoch>, from: Tick, length: u32) {
+        let (id, length) = (self.next_run, length.max(1));
+        self.next_run += 1;
+        self.runs.push_back(Run { id, epochs, from, until: None, length, reweighted: false });
+    }
+
+    /// Takes what has become final since the last time; returns the blocks that are complete.
+    pub fn fold(&mut self, ledger: &Ledger) -> Vec<Block> {
+        let mut complete = Vec::new();
+        for (index, folding) in self.banks.iter_mut().enumerate() {
+            while is_final(ledger, &self.members, &folding.bank, folding.next) {
+                let tick = folding.next;
+                for member in &self.members {
+                    let slots = ledger.slots(member.key).into_iter();
+                    for slot in slots.flat_map(|slots| slots.at(tick)) {
+                        self.dropped += u64::from(!folding.take(index, &self.runs, *member, slot));
+                    }
+                }
+                folding.next = Tick(tick.0 + 1);
+                for block in folding.close(&self.runs, ledger) {
+                    match block {
+                        Some(block) => complete.push(block),
+                        None => self.dropped += 1,
+                    }
+                }
+            }
+        }
+        let folded = self.banks.iter().map(|folding| folding.next).min().unwrap_or_default();
+        while self.runs.len() > 1 && self.runs[0].is_over(folded) {
+            self.runs.pop_front();
+        }
+        complete
+    }
+}
+
+/// Whether nothing that the bank looks at can change in a tick any more.
+fn is_final(ledger: &Ledger, members: &[Member], bank: &Bank, tick: Tick) -> bool {
+    let watermark = ledger.watermark();
+    let credit = Duration::from_micros(u64::from(WAIT_CREDIT_US));
+    let Some(past) = watermark.checked_sub(tick.end() + credit) else { return false };
+    let slots = members.iter().filter_map(|member| ledger.slots(member.key));
+    slots.flat_map(|slots| slots.at(tick)).all(|slot| {
+        let deadlines = slot.deadlines();
+        let slow = bank.slow.iter().filter_map(|definition| deadlines.of(*definition));
+        let failed = bank.failed.iter().map(|age| deadlines.failed_by_us()[*age]);
+        let lag_us = slow.chain(failed).max().unwrap_or(0);
+        past > Duration::from_micros(u64::from(lag_us))
+    })
+}
+
+impl Run {
+    /// The number of the block that a tick belongs to.
+    fn number(&self, tick: Tick) -> u32 {
+        let number = tick.0.saturating_sub(self.from.0) / self.length;
+        self.last_number().map_or(number, |last| number.min(last))
+    }
+
+    /// The number of the run's last block, where it is known.
+    fn last_number(&self) -> Option<u32> {
+        let (until, _) = self.until?;
+        Some((until.0 - self.from.0).saturating_sub(1) / self.length)
+    }
+
+    /// The tick from which on nothing comes to a block any more.
+    fn complete_from(&self, number: u32) -> Tick {
+        match self.until {
+            Some((until, _)) if self.last_number() == Some(number) => {
+                Tick(until.0 + if self.reweighted { STRAGGLERS } else { 0 })
+            }
+            _ => Tick(self.from.0 + (number + 1) * self.length),
+        }
+    }
+
+    fn is_dropped(&self, number: u32) -> bool {
+        matches!(self.until, Some((_, Cut::Forced))) && self.last_number() == Some(number)
+    }
+
+    fn is_over(&self, folded: Tick) -> bool {
+        self.until.is_some_and(|(until, _)| Tick(until.0 + STRAGGLERS) <= folded)
+    }
+}
+
+impl Folding {
+    /// Counts a slot into its block; false where there is none any more.
+    fn take(
+        &mut self,
+        bank: usize,
+        runs: &VecDeque<Run>,
+        member: Member,
+        slot: SlotView<'_>,
+    ) -> bool {
+        let of_epoch = || runs.iter().filter(|run| run.epochs.contains(&slot.epoch()));
+        let run = of_epoch().rfind(|run| run.from <= slot.tick()).or_else(|| of_epoch().next());
+        let Some(run) = run else { return false };
+        let number = run.number(slot.tick());
+        if run.complete_from(number) <= slot.tick() {
+            return false;
+        }
+        let place = self.open.iter().position(|open| open.run == run.id && open.number == number);
+        let place = place.unwrap_or_else(|| {
+            let first = Tick(run.from.0 + number * run.length);
+            let block = Block {
+                bank,
+                epoch: run.epochs[0],
+                first,
+                last: first,
+                void: false,
+                cells: Vec::new(),
+            };
+            self.open.push(Open { run: run.id, number, block });
+            self.open.len() - 1
+        });
+        self.open[place].block.add(&self.bank, member, slot);
+        true
+    }
+
+    /// The blocks that are complete; `None` for those that a forced cut drops.
+    fn close(&mut self, runs: &VecDeque<Run>, ledger: &Ledger) -> Vec<Option<Block>> {
+        let folded = self.next;
+        let is_complete = |open: &mut Open| {
+            let run = runs.iter().find(|run| run.id == open.run);
+            run.is_none_or(|run| run.complete_from(open.number) <= folded)
+        };
+        let complete = self.open.extract_if(.., is_complete);
+        let finish = |mut open: Open| {
+            let run = runs.iter().find(|run| run.id == open.run)?;
+            if run.is_dropped(open.number) {
+                return None;
+            }
+            let block = &mut open.block;
+            let mut ticks = block.first.0..=block.last.0;
+            block.void |= ticks.any(|tick| ledger.is_void(Tick(tick)));
+            block.finish();
+            Some(open.block)
+        };
+        complete.map(finish).collect()
+    }
+}
+
+impl Block {
+    fn add(&mut self, bank: &Bank, member: Member, slot: SlotView<'_>) {
+        self.first = self.first.min(slot.tick());
+        self.last = self.last.max(slot.tick());
+        self.void |= slot.void();
+        let Member { arm, stratum, .. } = member;
+        let keyed = slot.keyed();
+        let is_its = |cell: &Cell| (cell.stratum, cell.keyed, cell.arm) == (stratum, keyed, arm);
+        let place = self.cells.iter().position(is_its).unwrap_or_else(|| {
+            self.cells.push(Cell {
+                stratum,
+                keyed,
+                arm,
+                started: 0,
+                slow: vec![Bad::default(); bank.slow.len()],
+                failed: vec![Bad::default(); bank.failed.len()],
+                hung: 0,
+                aborted_late: 0,
+            });
+            self.cells.len() - 1
+        });
+        let cell = &mut self.cells[place];
+        cell.started += u64::from(slot.started() - slot.left_out());
+        cell.hung += u64::from(slot.hung());
+        cell.aborted_late += u64::from(slot.aborted_late());
+        for (bad, definition) in cell.slow.iter_mut().zip(&bank.slow) {
+            bad.count += u64::from(slot.slow(*definition));
+            bad.units.extend(slot.slow_units(*definition));
+        }
+        for (bad, age) in cell.failed.iter_mut().zip(&bank.failed) {
+            bad.count += u64::from(slot.failed()[*age]);
+            bad.units.extend(slot.failed_units(*age));
+        }
+    }
+
+    /// Names every unit once, and puts the cells in order.
+    fn finish(&mut self) {
+        self.cells.sort_by_key(|cell| (cell.stratum, cell.keyed, cell.arm));
+        for bad in
+            self.cells.iter_mut().flat_map(|cell| cell.slow.iter_mut().chain(&mut cell.failed))
+        {
+            bad.units.sort_unstable();
+            bad.units.dedup();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

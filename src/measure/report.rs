@@ -1,0 +1,105 @@
+//! What a worker says about itself once a second: connections, refusals, pauses.
+//!
+//! Gauges hold at the moment of the report. Counters run since the worker's start, so that a lost
+//! report loses nothing.
+
+use std::sync::Arc;
+
+/// The state of one worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerReport {
+    /// Connections to every upstream that the worker knows.
+    pub upstreams: Vec<UpstreamConnections>,
+    /// Requests and connections refused since the worker's start, by [`ShedReason::index`].
+    pub shed: [u64; ShedReason::ALL.len()],
+    /// How often accepting was paused since the worker's start, because the process ran out of
+    /// file descriptors or the worker left accepting to the others.
+    pub accept_pauses: u64,
+    /// Connections of clients that are open.
+    pub open_connections: u32,
+}
+
+/// The connections of one worker to one upstream, over all of its endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConnections {
+    /// The upstream's name in the configuration.
+    pub upstream: Arc<str>,
+    /// Open and unused.
+    pub idle: u32,
+    /// Open and carrying at least one request.
+    pub in_use: u32,
+    /// On their way to being open.
+    pub connecting: u32,
+}
+
+/// Why the proxy refused a request or a connection of its own accord.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ShedReason {
+    /// No route matches.
+    NoRoute,
+    /// The request is malformed or ambiguous.
+    BadRequest,
+    /// The method is one that a reverse proxy does not serve (CONNECT).
+    Method,
+    /// The header is larger than the limit, or has too many fields.
+    HeaderTooLarge,
+    /// The header took longer than the limit.
+    HeaderTimeout,
+    /// The listener has as many connections as it may have.
+    Connections,
+    /// The upstream has as many connections as it may have, and waiting for one took too long.
+    Overload,
+    /// The proxy is shutting down.
+    Draining,
+    /// The TLS handshake failed or took too long.
+    Handshake,
+}
+
+impl ShedReason {
+    /// All reasons, in the order of [`ShedReason::index`].
+    pub const ALL: [Self; 9] = [
+        Self::NoRoute,
+        Self::BadRequest,
+        Self::Method,
+        Self::HeaderTooLarge,
+        Self::HeaderTimeout,
+        Self::Connections,
+        Self::Overload,
+        Self::Draining,
+        Self::Handshake,
+    ];
+
+    /// Where this reason stands in [`WorkerReport::shed`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word for this reason in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoRoute => "no_route",
+            Self::BadRequest => "bad_request",
+            Self::Method => "method",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::HeaderTimeout => "header_timeout",
+            Self::Connections => "connections",
+            Self::Overload => "overload",
+            Self::Draining => "draining",
+            Self::Handshake => "handshake",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_index() {
+        for (place, reason) in ShedReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), place);
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Accepting: from a listening socket to a served connection.
+//!
+//! HTTP/1 and HTTP/2 by prior knowledge share a port: the first bytes tell them apart. A worker that
+//! has clearly more connections than the others leaves accepting to them for a moment.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    pin::pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::spawn_local,
+    time::{sleep, timeout},
+};
+
+use super::{
+    connection::{ConnectionState, Signal},
+    handle::{Client, handle},
+    headers,
+    listen::{Accepting, Listener, ListenerPlace},
+    stream::{ClientStream, Socket},
+    worker::Worker,
+};
+use crate::{measure::ShedReason, shutdown};
+
+/// How a client opens HTTP/2 by prior knowledge (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Read at once from a new connection: most heads fit.
+const FIRST_READ: usize = 2048;
+
+/// How long accepting rests when the process has no file descriptors left.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+
+/// How long a worker with many connections leaves accepting to the others.
+const POLITE: Duration = Duration::from_millis(1);
+
+/// How much of what a client still sends is read after the last answer, and for how long, so that
+/// the answer is not lost to a reset.
+const LINGER_BYTES: usize = 1 << 20;
+const LINGER: Duration = Duration::from_secs(2);
+
+const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 40\r\nconnection: close\r\n\r\n\
+    haldane: the request head came too late\n";
+
+/// The codec's own limit of header fields.
+const DEFAULT_FIELDS: usize = 100;
+
+/// HTTP/2: flow-control windows of a stream and a connection, and keep-alive pings.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+const H2_PING_EVERY: Duration = Duration::from_secs(30);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Open connections by worker, for an even share.
+#[derive(Debug)]
+pub(super) struct Balance(Vec<AtomicUsize>);
+
+impl Balance {
+    pub(super) fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self((0..workers).map(|_| AtomicUsize::new(0)).collect()))
+    }
+
+    fn publish(&self, worker: &Worker) {
+        self.0[worker.index].store(worker.connections.open(), Ordering::Relaxed);
+    }
+
+    /// Whether a worker has clearly more than its share: more than the worker with the fewest by
+    /// over an eighth.
+    fn overloaded(&self, worker: &Worker) -> bool {
+        let own = worker.connections.open();
+        let fewest = self.0.iter().map(|open| open.load(Ordering::Relaxed)).min().unwrap_or(own);
+        own.saturating_sub(fewest) * 8 > own
+    }
+}
+
+/// Accepts connections until the shutdown begins or the listener is taken away.
+pub(super) async fn accept(
+    worker: Rc<Worker>,
+    listener: Listener,
+    balance: Arc<Balance>,
+    mut shutdown: shutdown::Watcher,
+) {
+    let socket = match listener.accepting() {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(listener = %listener.settings.name, %error, "cannot accept");
+            return;
+        }
+    };
+    let mut ended = pin!(shutdown.wait());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut ended => return,
+            accepted = next(&worker, &listener, &socket, &balance) => accepted,
+        };
+        match accepted {
+            Ok((socket, peer, place)) => {
+                spawn_local(serve(Rc::clone(&worker), listener.clone(), socket, peer, place));
+            }
+            Err(error) => pause(&worker, &listener, &error).await,
+        }
+    }
+}
+
+/// The next connection, once there is a place for it and the other workers had their chance.
+async fn next(
+    worker: &Worker,
+    listener: &Listener,
+    socket: &Accepting,
+    balance: &Balance,
+) -> io::Result<(Socket, IpAddr, ListenerPlace)> {
+    let place = loop {
+        if let Some(place) = listener.take_place() {
+            break place;
+        }
+        sleep(EXHAUSTED).await;
+    };
+    balance.publish(worker);
+    if balance.overloaded(worker) {
+        sleep(POLITE).await;
+    }
+    match socket {
+        Accepting::Tcp(tcp) => {
+            let (stream, peer) = tcp.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok((Socket::Tcp(stream), peer.ip().to_canonical(), place))
+        }
+        Accepting::Unix(unix) => {
+            let (stream, _) = unix.accept().await?;
+            // A Unix socket's peer is on this machine.
+            Ok((Socket::Unix(stream), Ipv4Addr::LOCALHOST.into(), place))
+        }
+    }
+}
+
+/// Rests after an error: without descriptors the next attempt would fail as well.
+async fn pause(worker: &Worker, listener: &Listener, error: &io::Error) {
+    let aborted = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::InvalidInput
+    );
+    if !aborted {
+        tracing::warn!(listener = %listener.settings.name, %error, "accepting is paused");
+        worker.accept_pauses.set(worker.accept_pauses.get() + 1);
+        sleep(EXHAUSTED).await;
+    }
+}
+
+/// Serves one connection to its end.
+async fn serve(
+    worker: Rc<Worker>,
+    listener: Listener,
+    mut socket: Socket,
+    peer: IpAddr,
+    place: ListenerPlace,
+) {
+    let settings = listener.settings;
+    let state = ConnectionState::new(worker.clock);
+    let watched = worker.connections.watch(&state, &settings.limits);
+    let Some((first, h2)) = sniff(&worker, &mut socket, &state).await else {
+        return;
+    };
+    let Ok(peer_text) = HeaderValue::from_str(&peer.to_string()) else {
+        return;
+    };
+    let client = Rc::new(Client {
+        worker: Rc::clone(&worker),
+        state: Rc::clone(&state),
+        peer,
+        peer_text,
+        peer_trusted: headers::is_trusted(peer, &settings.trusted_proxies),
+        settings,
+    });
+    let socket = Rc::new(RefCell::new(socket));
+    let stream = ClientStream::new(Rc::clone(&socket), first, state);
+    let late = if h2 {
+        serve_h2(&client, stream).await;
+        false
+    } else {
+        serve_h1(&client, stream).await
+    };
+    if let Some(socket) = Rc::into_inner(socket) {
+        close(&client, socket.into_inner(), late).await;
+    }
+    drop((watched, place));
+}
+
+/// Reads until the first bytes tell HTTP/1 from HTTP/2; none if the client goes or takes too long.
+async fn sniff(
+    worker: &Worker,
+    socket: &mut Socket,
+    state: &ConnectionState,
+) -> Option<(Bytes, bool)> {
+    let mut first = BytesMut::with_capacity(FIRST_READ);
+    loop {
+        let read = {
+            let mut read = pin!(socket.read_buf(&mut first));
+            poll_fn(|cx| match read.as_mut().poll(cx) {
+                Poll::Ready(read) => Poll::Ready(Some(read)),
+                Poll::Pending => state.poll_signal(cx).map(|_| None),
+            })
+            .await
+        };
+        match read {
+            Some(Ok(1..)) => {}
+            Some(Ok(0) | Err(_)) => return None,
+            None => {
+                worker.shed(ShedReason::HeaderTimeout);
+                return None;
+            }
+        }
+        let length = first.len().min(PREFACE.len());
+        if first[..length] != PREFACE[..length] {
+            return Some((first.freeze(), false));
+        }
+        if length == PREFACE.len() {
+            return Some((first.freeze(), true));
+        }
+    }
+}
+
+/// Serves HTTP/1 until the connection's end. Says whether a head came too late.
+async fn serve_h1(client: &Rc<Client>, stream: ClientStream) -> bool {
+    let limits = &client.settings.limits;
+    let mut builder = http1::Builder::new();
+    builder
+        .auto_date_header(false)
+        .header_read_timeout(None)
+        .max_header_size(limits.header_bytes as usize)
+        .max_buf_size((limits.header_bytes as usize).max(8192) + 64 * 1024);
+    if usize::from(limits.header_fields) != DEFAULT_FIELDS {
+        // Setting it at all moves the fields of every head to the heap.
+        builder.max_headers(usize::from(limits.header_fields));
+    }
+    let service = service_fn(|request| {
+        let client = Rc::clone(client);
+        async move { Ok::<_, Infallible>(handle(client, request).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut late = false;
+    let ended = poll_fn(|cx| {
+        match client.state.poll_signal(cx) {
+            Poll::Ready(Signal::Close) => connection.as_mut().graceful_shutdown(),
+            Poll::Ready(Signal::HeadTimeout) => {
+                late = true;
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Pending => {}
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = &ended {
+        note(client, error);
+    }
+    late
+}
+
+/// Counts what the codec refused.
+fn note(client: &Client, error: &hyper::Error) {
+    if error.is_parse_too_large() {
+        client.worker.shed(ShedReason::HeaderTooLarge);
+    } else if error.is_parse() {
+        client.worker.shed(ShedReason::BadRequest);
+    }
+    tracing::debug!(peer = %client.peer, %error, "connection ended");
+}
+
+/// Closes our side, and reads for a while what the client still sends: a reset would take from it
+/// the answer that it has not read yet (RFC 9112, section 9.6).
+async fn close(client: &Client, mut socket: Socket, late: bool) {
+    if late {
+        client.worker.shed(ShedReason::HeaderTimeout);
+        // The client may be gone; then nobody misses the answer.
+        let _ = timeout(LINGER, socket.write_all(TOO_LATE)).await;
+    }
+    if socket.shutdown().await.is_err() || client.state.peer_ended() {
+        return;
+    }
+    let drain = async {
+        let mut scratch = vec![0; 16 * 1024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match socket.read(&mut scratch).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count),
+            }
+        }
+    };
+    // Whoever sends for longer than that is cut off.
+    let _ = timeout(LINGER, drain).await;
+}
+
+/// Spawns the streams of an HTTP/2 connection on its own worker.
+#[derive(Clone, Copy, Debug)]
+struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// Serves HTTP/2 until the connection's end.
+async fn serve_h2(client: &Rc<Client>, stream: ClientStream) {
+    let limits = &client.settings.limits;
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(limits.h2_streams)
+        .max_header_list_size(limits.header_bytes)
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .keep_alive_interval(H2_PING_EVERY)
+        .keep_alive_timeout(H2_PING_TIMEOUT);
+    let service = service_fn(|request| {
+        let client = Rc::clone(client);
+        async move { Ok::<_, Infallible>(handle(client, request).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = poll_fn(|cx| {
+        if client.state.poll_signal(cx).is_ready() {
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = &ended {
+        note(client, error);
+    }
+}

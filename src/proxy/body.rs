@@ -1,0 +1,269 @@
+//! Bodies on their way: the client's to the upstream, and the upstream's to the client.
+//!
+//! Nothing is buffered: a frame is asked for when the other side has room for it.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::{
+    connection::InFlight,
+    deadline::{Deadline, Deadlines},
+    observe::Observation,
+    upstream::Lease,
+};
+use crate::{measure::Outcome, routing::FailedWhen};
+
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How far the client's body has come.
+#[derive(Debug, Default)]
+pub(super) struct Upload {
+    complete: Cell<bool>,
+    broken: Cell<bool>,
+}
+
+impl Upload {
+    pub(super) fn complete(&self) -> bool {
+        self.complete.get()
+    }
+
+    /// Whether the client broke off its body.
+    pub(super) fn broken(&self) -> bool {
+        self.broken.get()
+    }
+}
+
+/// The body of a request on its way to the upstream.
+#[derive(Debug)]
+pub(super) enum RequestBody {
+    /// There is none.
+    Empty,
+    /// The client's.
+    Client { body: Incoming, upload: Rc<Upload>, stall: Stall },
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self::Client { body, upload, stall } = self.get_mut() else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                stall.moved();
+                upload.complete.set(body.is_end_stream());
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                upload.complete.set(true);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                upload.broken.set(true);
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Pending => {
+                ready!(stall.poll_stalled(cx));
+                upload.broken.set(true);
+                Poll::Ready(Some(Err("the client's body does not move".into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Client { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+/// Notices a body that does not move.
+#[derive(Debug)]
+pub(super) struct Stall {
+    deadline: Option<Deadline>,
+    deadlines: Rc<Deadlines>,
+    limit: Duration,
+}
+
+impl Stall {
+    pub(super) fn new(deadlines: &Rc<Deadlines>, limit: Duration) -> Self {
+        Self { deadline: None, deadlines: Rc::clone(deadlines), limit }
+    }
+
+    fn moved(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Ready when the body has not moved since the first call after the last frame, for the
+    /// limit.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline.get_or_insert_with(|| self.deadlines.within(self.limit));
+        deadline.poll_expired(cx).map(|_| ())
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) enum ResponseBody {
+    /// Written by the proxy itself.
+    Local { body: Full<Bytes>, _in_flight: Option<InFlight> },
+    /// The upstream's.
+    Upstream(Box<Download>),
+}
+
+/// The upstream's body on its way to the client, under observation.
+#[derive(Debug)]
+pub(super) struct Download {
+    pub(super) body: Incoming,
+    pub(super) observation: Option<Observation>,
+    pub(super) lease: Option<Lease>,
+    pub(super) upload: Option<Rc<Upload>>,
+    pub(super) failed_when: GrpcFailures,
+    /// The end of the whole answer, for routes that are judged by the last byte.
+    pub(super) total: Option<Deadline>,
+    pub(super) stall: Stall,
+    /// Keeps the connection counted as busy.
+    pub(super) _in_flight: Option<InFlight>,
+}
+
+/// Which gRPC status codes in the trailers count as failures; none outside gRPC.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GrpcFailures(u32);
+
+impl GrpcFailures {
+    pub(super) fn of(failed_when: &FailedWhen, headers: &HeaderMap) -> Self {
+        let grpc = headers
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        Self(if grpc { failed_when.grpc } else { 0 })
+    }
+
+    /// Whether these fields carry a `grpc-status` that counts as a failure.
+    pub(super) fn fails(self, fields: &HeaderMap) -> bool {
+        self.0 != 0
+            && fields
+                .get("grpc-status")
+                .and_then(|value| value.to_str().ok()?.parse::<u32>().ok())
+                .is_some_and(|code| code < 32 && self.0 >> code & 1 == 1)
+    }
+}
+
+impl Download {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(total) = &mut self.total
+            && total.poll_expired(cx).is_ready()
+        {
+            self.finish(Outcome::Hung);
+            return Poll::Ready(Some(Err("the answer was not complete in time".into())));
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.stall.moved();
+                if let Some(trailers) = frame.trailers_ref()
+                    && self.failed_when.fails(trailers)
+                    && let Some(observation) = &mut self.observation
+                {
+                    observation.fail();
+                }
+                if self.body.is_end_stream() {
+                    self.complete();
+                } else if let Some(observation) = &mut self.observation {
+                    observation.streams();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                self.complete();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let client = self.upload.as_ref().is_some_and(|upload| upload.broken());
+                self.finish(if client { Outcome::Aborted } else { Outcome::Failed });
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Pending => {
+                if let Some(observation) = &mut self.observation {
+                    observation.streams();
+                }
+                ready!(self.stall.poll_stalled(cx));
+                self.finish(Outcome::Failed);
+                Poll::Ready(Some(Err("the upstream's body does not move".into())))
+            }
+        }
+    }
+
+    pub(super) fn complete(&mut self) {
+        if let Some(observation) = self.observation.take() {
+            observation.complete();
+        }
+        let uploaded = self.upload.as_ref().is_none_or(|upload| upload.complete());
+        match self.lease.take() {
+            Some(lease) if uploaded => lease.give_back(),
+            // Dropped: the upstream has answered before the end of the client's body, and the
+            // connection would wait for that end.
+            Some(_) | None => {}
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.lease = None;
+        if let Some(observation) = self.observation.take() {
+            observation.finish(outcome);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Local { body, .. } => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|ok| ok.map_err(|e| match e {}))),
+            Self::Upstream(download) => download.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Local { body, .. } => body.is_end_stream(),
+            Self::Upstream(download) => download.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Local { body, .. } => body.size_hint(),
+            Self::Upstream(download) => download.body.size_hint(),
+        }
+    }
+}

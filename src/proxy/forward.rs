@@ -1,0 +1,258 @@
+//! Forwarding: the request as the upstream sees it, and its exchange for an answer.
+//!
+//! A request goes out a second time only if the upstream cannot have taken the first: nothing of it
+//! was written, or the upstream had closed the connection before it arrived.
+
+use std::rc::Rc;
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts,
+    uri::PathAndQuery,
+};
+use hyper::body::{Body as _, Incoming};
+
+use super::{
+    body::{RequestBody, Upload},
+    deadline::Deadline,
+    error::ProxyError,
+    handle::Client,
+    headers::{self, Forwarding},
+    observe::Observation,
+    target::Target,
+    upstream::{Lease, Pool, SendError},
+};
+use crate::routing::{Arm, Rewrite, Route, Service};
+
+/// After this many failures on pooled connections a request gets a new connection.
+const POOLED_ATTEMPTS: u32 = 3;
+
+/// After this many attempts that the upstream did not take, the request fails.
+const MAX_ATTEMPTS: u32 = 6;
+
+/// About as many fields as forwarding adds: one growth of the map instead of several.
+const ADDED_FIELDS: usize = 5;
+
+/// The rules that a request is forwarded by.
+pub(super) struct Way<'a> {
+    pub(super) route: &'a Route,
+    pub(super) service: &'a Service,
+    pub(super) arm: &'a Arm,
+}
+
+/// A request exchanged for the head of its answer.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    pub(super) upload: Option<Rc<Upload>>,
+    pub(super) deadline: Deadline,
+}
+
+/// Turns the client's head into the upstream's.
+pub(super) fn prepare(
+    parts: &mut Parts,
+    target: Target,
+    client: &Client,
+    way: &Way<'_>,
+    body: &RequestBody,
+) -> Result<(), ProxyError> {
+    let fields = &mut parts.headers;
+    fields.reserve(ADDED_FIELDS);
+    headers::strip_hop_by_hop(fields);
+    for name in &way.service.toggles {
+        fields.remove(name);
+    }
+    let forwarding = Forwarding {
+        peer: &client.peer_text,
+        trusted: client.peer_trusted,
+        proto: "http",
+        host: &target.authority,
+        via: if parts.version == Version::HTTP_2 { "2 haldane" } else { "1.1 haldane" },
+    };
+    headers::set_forwarded(fields, &forwarding);
+    if parts.version == Version::HTTP_2 {
+        headers::join_cookies(fields);
+    }
+    let rewrite = &way.route.rewrite;
+    set_host(fields, &parts.uri, target.authority, rewrite.host.as_ref());
+    headers::apply(fields, &way.route.request_headers);
+    headers::apply(fields, &way.arm.request_headers);
+    // The codec sends a body of unknown length for these methods only if it is told to.
+    if body.size_hint().exact().is_none() && !body.is_end_stream() {
+        fields.remove(header::CONTENT_LENGTH);
+        fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    set_uri(&mut parts.uri, target.new_path.as_deref(), rewrite)?;
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    Ok(())
+}
+
+fn set_host(
+    fields: &mut HeaderMap,
+    uri: &Uri,
+    authority: HeaderValue,
+    rewritten: Option<&HeaderValue>,
+) {
+    match rewritten {
+        Some(host) => {
+            fields.insert(header::HOST, host.clone());
+        }
+        None if uri.authority().is_some() => {
+            fields.insert(header::HOST, authority);
+        }
+        None => {}
+    }
+}
+
+/// Origin form with the normalised and rewritten path; untouched where that is what it is already.
+fn set_uri(uri: &mut Uri, new_path: Option<&str>, rewrite: &Rewrite) -> Result<(), ProxyError> {
+    let path = new_path.unwrap_or_else(|| uri.path());
+    let rewritten =
+        rewrite.path_prefix.as_ref().and_then(|(from, to)| rewrite_prefix(path, from, to));
+    if new_path.is_none() && rewritten.is_none() {
+        if uri.authority().is_some() {
+            let mut parts = std::mem::take(uri).into_parts();
+            parts.scheme = None;
+            parts.authority = None;
+            *uri = Uri::from_parts(parts).map_err(|_| MALFORMED)?;
+        }
+        return Ok(());
+    }
+    let mut text = rewritten.unwrap_or_else(|| path.to_owned());
+    if let Some(query) = uri.query() {
+        text.push('?');
+        text.push_str(query);
+    }
+    *uri = PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).map_err(|_| MALFORMED)?.into();
+    Ok(())
+}
+
+const MALFORMED: ProxyError = ProxyError::BadRequest("the target is malformed");
+
+/// Replaces a prefix on a segment border.
+fn rewrite_prefix(path: &str, from: &str, to: &str) -> Option<String> {
+    let from = from.strip_suffix('/').unwrap_or(from);
+    let rest = path.strip_prefix(from)?;
+    if !rest.is_empty() && !rest.starts_with('/') {
+        return None;
+    }
+    let to = to.strip_suffix('/').unwrap_or(to);
+    let whole = format!("{to}{rest}");
+    Some(if whole.is_empty() { "/".to_owned() } else { whole })
+}
+
+/// What is needed to send a request without a body again.
+struct Copy {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Copy {
+    fn of(request: &Request<RequestBody>) -> Option<Self> {
+        matches!(request.body(), RequestBody::Empty).then(|| Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+        })
+    }
+
+    fn into_request(self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::Empty);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+/// Sends the request on a connection of the pool and waits for the head of the answer.
+pub(super) async fn exchange(
+    pool: &Pool,
+    mut request: Request<RequestBody>,
+    upload: Option<Rc<Upload>>,
+    mut deadline: Deadline,
+    observation: &mut Observation,
+) -> Result<Exchange, ProxyError> {
+    let mut attempts = 0;
+    observation.prepared();
+    loop {
+        let leased = deadline.bound(pool.lease(attempts >= POOLED_ATTEMPTS)).await;
+        let mut lease = match leased {
+            Ok(lease) => lease?,
+            Err(_elapsed) => return Err(ProxyError::Timeout),
+        };
+        if let Some(wait) = lease.waited {
+            observation.waited(wait);
+        }
+        let copy = if lease.may_be_stale { Copy::of(&request) } else { None };
+        let failure = match deadline.bound(lease.send(request)).await {
+            Ok(Ok(response)) if response.status().is_informational() => {
+                return Err(ProxyError::Protocol("it switched protocols without being asked"));
+            }
+            Ok(Ok(response)) => return Ok(Exchange { response, lease, upload, deadline }),
+            Ok(Err(failure)) => failure,
+            Err(_elapsed) => return Err(ProxyError::Timeout),
+        };
+        drop(lease);
+        attempts += 1;
+        request = again(failure, copy, attempts)
+            .map_err(|error| blame_client(error, upload.as_deref()))?;
+    }
+}
+
+/// The request to be sent again, or the error that ends it.
+fn again(
+    failure: SendError,
+    copy: Option<Copy>,
+    attempts: u32,
+) -> Result<Request<RequestBody>, ProxyError> {
+    match (failure, copy) {
+        (SendError::Unsent(request), _) if attempts < MAX_ATTEMPTS => Ok(*request),
+        (SendError::NeverTaken, Some(copy)) if attempts < MAX_ATTEMPTS => Ok(copy.into_request()),
+        (SendError::Unsent(_) | SendError::NeverTaken, _) => {
+            Err(ProxyError::Protocol("it closes every connection before it takes the request"))
+        }
+        (SendError::Failed(error), _) => Err(ProxyError::Upstream(error)),
+    }
+}
+
+fn blame_client(error: ProxyError, upload: Option<&Upload>) -> ProxyError {
+    if upload.is_some_and(Upload::broken) { ProxyError::Client } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(
+        uri: &'static str,
+        new_path: Option<&str>,
+        prefix: Option<(&str, &str)>,
+        expected: &str,
+    ) {
+        let mut uri = Uri::from_static(uri);
+        let rewrite =
+            Rewrite { host: None, path_prefix: prefix.map(|(from, to)| (from.into(), to.into())) };
+        set_uri(&mut uri, new_path, &rewrite).unwrap();
+        assert_eq!(uri.to_string(), expected);
+        assert!(uri.authority().is_none());
+    }
+
+    #[test]
+    fn the_upstream_gets_origin_form_with_the_normalised_path() {
+        check("/a?b=1", None, None, "/a?b=1");
+        check("http://shop:80/a?b=1", None, None, "/a?b=1");
+        check("/x/../a?b=1", Some("/a"), None, "/a?b=1");
+    }
+
+    #[test]
+    fn a_prefix_is_rewritten_on_segment_borders() {
+        check("/api/v1?x", None, Some(("/api", "/")), "/v1?x");
+        check("/api", None, Some(("/api", "/")), "/");
+        check("/apis", None, Some(("/api", "/")), "/apis");
+        check("/api/v1", None, Some(("/api/", "/internal/")), "/internal/v1");
+        check("/v1", None, Some(("/", "/internal")), "/internal/v1");
+    }
+}

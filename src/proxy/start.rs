@@ -1,0 +1,158 @@
+//! Starting the workers, exchanging their listeners, and waiting for their end.
+
+use std::{
+    collections::HashMap,
+    io,
+    rc::Rc,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::watch,
+    task::{AbortHandle, spawn_local},
+    time::Instant,
+};
+
+use super::{
+    accept::{Balance, accept},
+    listen::Listener,
+    worker::{Link, Worker},
+};
+use crate::{routing::LiveTable, shutdown};
+
+/// What the data plane is started with.
+#[derive(Debug)]
+pub struct Inputs {
+    /// When the process started: ticks count from here.
+    pub started: Instant,
+    /// The table, stored by the control thread.
+    pub table: Arc<ArcSwap<LiveTable>>,
+    /// One link to the control thread for every worker.
+    pub links: Vec<Link>,
+    /// Ends the workers.
+    pub shutdown: shutdown::Watcher,
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Proxy {
+    listeners: watch::Sender<Vec<Listener>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts one worker for every link.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if a thread or a runtime cannot be made.
+    pub fn start(listeners: Vec<Listener>, inputs: Inputs) -> io::Result<Self> {
+        let (sender, receiver) = watch::channel(listeners);
+        let balance = Balance::new(inputs.links.len());
+        let mut workers = Vec::with_capacity(inputs.links.len());
+        let (ready, started_up) = crossbeam_channel::unbounded();
+        for (index, link) in inputs.links.into_iter().enumerate() {
+            let table = Arc::clone(&inputs.table);
+            let listeners = receiver.clone();
+            let (balance, shutdown) = (Arc::clone(&balance), inputs.shutdown.clone());
+            let (started, ready) = (inputs.started, ready.clone());
+            let live = move || {
+                // A runtime is bound to the thread that makes it.
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default());
+                let (runtime, made) = match runtime {
+                    Ok(runtime) => (Some(runtime), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                if ready.send(made).is_ok()
+                    && let Some(runtime) = runtime
+                {
+                    let worker = Worker::new(index, started, &table, link);
+                    runtime.block_on(run(worker, listeners, balance, shutdown));
+                }
+            };
+            workers.push(thread::Builder::new().name(format!("worker-{index}")).spawn(live)?);
+        }
+        for made in started_up.iter().take(workers.len()) {
+            made?;
+        }
+        Ok(Self { listeners: sender, workers })
+    }
+
+    /// The listeners in force.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Listener> {
+        self.listeners.borrow().clone()
+    }
+
+    /// Puts other listeners in force. Sockets that stay go on accepting; connections are not cut.
+    pub fn set_listeners(&self, listeners: Vec<Listener>) {
+        self.listeners.send_replace(listeners);
+    }
+
+    /// Waits for the workers to end, after the shutdown has begun.
+    pub fn join(self) {
+        for worker in self.workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+/// A worker's life: accept, tick, and after the shutdown drain.
+async fn run(
+    worker: Rc<Worker>,
+    mut listeners: watch::Receiver<Vec<Listener>>,
+    balance: Arc<Balance>,
+    mut shutdown: shutdown::Watcher,
+) {
+    let ticking = spawn_local(Rc::clone(&worker).tick());
+    let mut accepting: HashMap<usize, (Listener, AbortHandle)> = HashMap::new();
+    let mut next_key = 0;
+    let drain = loop {
+        let wanted = listeners.borrow_and_update().clone();
+        accepting.retain(|_, (listener, task)| {
+            let stays = wanted
+                .iter()
+                .any(|it| it.same_socket(listener) && it.settings == listener.settings);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for listener in wanted {
+            if accepting.values().any(|(it, _)| it.same_socket(&listener)) {
+                continue;
+            }
+            let task = spawn_local(accept(
+                Rc::clone(&worker),
+                listener.clone(),
+                Arc::clone(&balance),
+                shutdown.clone(),
+            ));
+            accepting.insert(next_key, (listener, task.abort_handle()));
+            next_key += 1;
+        }
+        tokio::select! {
+            drain = shutdown.wait() => break drain,
+            changed = listeners.changed() => {
+                if changed.is_err() {
+                    break shutdown.wait().await;
+                }
+            }
+        }
+    };
+    worker.draining.set(true);
+    for (_, task) in accepting.into_values() {
+        task.abort();
+    }
+    worker.connections.close_all();
+    worker.drained(drain).await;
+    ticking.abort();
+    worker.hand_over(true);
+}

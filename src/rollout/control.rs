@@ -1,0 +1,363 @@
+//! The control thread: wakes every 100 ms, counts what the workers did, lets the rollouts go on,
+//! and stores the live table. It waits for nothing but its own clock and its inbox.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
+
+use super::{
+    ConfigView, NewConfig, Refused, Settings, Snapshot,
+    groups::Groups,
+    handle::Message,
+    layout::{Layout, OutOfIds},
+    shares::Shares,
+    steering::{At, Moment, Steering, reply},
+    view::{Beginnings, View},
+    workers::Workers,
+};
+use crate::{
+    measure::{Batch, Epoch, Event, Ledger, Tick},
+    routing::{Arm, Dials, LiveTable, RouteTable, Service, ServiceDial, ServiceId, TableParts},
+};
+
+/// The control thread's ends of a worker's channels.
+#[derive(Debug)]
+pub(super) struct WorkerEnd {
+    pub(super) batches: Receiver<Batch>,
+    pub(super) empties: Sender<Vec<Event>>,
+}
+
+/// All that the control thread owns.
+#[derive(Debug)]
+pub(super) struct Control {
+    started: Instant,
+    ends: Vec<WorkerEnd>,
+    table: Arc<ArcSwap<LiveTable>>,
+    /// Tables that a worker may still hold: they are dropped here, not there.
+    retired: Vec<Arc<LiveTable>>,
+    /// The table without recorders' ids, to be laid out again.
+    routes: RouteTable,
+    settings: Settings,
+    config: ConfigView,
+    steering: Steering,
+    layout: Layout,
+    /// The versions that were laid out, by service and arm.
+    versions: Vec<Vec<Arc<str>>>,
+    ledger: Ledger,
+    groups: Groups,
+    shares: Shares,
+    workers: Workers,
+    beginnings: Beginnings,
+    /// Reloads whose raises are on their way to the disk.
+    reloads: Vec<(u64, oneshot::Sender<Result<(), Refused>>)>,
+    snapshots: Option<watch::Sender<Arc<Snapshot>>>,
+    ticks: u64,
+    /// The worst lateness of the second before and of this one.
+    lateness: [Duration; 2],
+}
+
+/// What the control thread begins with.
+pub(super) struct Parts {
+    pub(super) started: Instant,
+    pub(super) ends: Vec<WorkerEnd>,
+    pub(super) config: NewConfig,
+    pub(super) steering: Steering,
+}
+
+impl Control {
+    /// Lays out the first table. Weights that are new come into force with [`Control::settle`].
+    pub(super) fn new(parts: Parts, moment: Moment) -> Result<Self, OutOfIds> {
+        let NewConfig { routes, settings, config_hash } = parts.config;
+        let empty = LiveTable {
+            routes: Arc::new(RouteTable::new(TableParts::default())),
+            dials: Arc::new(Dials::default()),
+            epoch: Epoch::default(),
+        };
+        let config_hash: Arc<str> = config_hash.into();
+        let mut control = Self {
+            started: parts.started,
+            ledger: Ledger::new(parts.ends.len()),
+            workers: Workers::new(parts.ends.len()),
+            ends: parts.ends,
+            table: Arc::new(ArcSwap::from_pointee(empty)),
+            retired: Vec::new(),
+            routes,
+            settings,
+            config: ConfigView {
+                hash: config_hash.clone(),
+                last_reload_successful: true,
+                last_success: moment.wall,
+                last_error: None,
+            },
+            steering: parts.steering,
+            layout: Layout::default(),
+            versions: Vec::new(),
+            groups: Groups::default(),
+            shares: Shares::default(),
+            beginnings: Beginnings::default(),
+            reloads: Vec::new(),
+            snapshots: None,
+            ticks: 0,
+            lateness: [Duration::ZERO; 2],
+        };
+        control.steering.plan(&control.settings.services, config_hash, moment);
+        control.steering.take_changes();
+        control.lay_out()?;
+        control.store(true);
+        Ok(control)
+    }
+
+    pub(super) fn table(&self) -> Arc<ArcSwap<LiveTable>> {
+        Arc::clone(&self.table)
+    }
+
+    /// Whether a weight still waits for the disk.
+    pub(super) fn is_settled(&self) -> bool {
+        self.steering.last_pending().is_none()
+    }
+
+    /// Publishes snapshots from now on.
+    pub(super) fn publish_to(&mut self, wall: SystemTime) -> watch::Receiver<Arc<Snapshot>> {
+        let (sender, receiver) = watch::channel(Arc::new(self.view().snapshot(wall)));
+        self.snapshots = Some(sender);
+        receiver
+    }
+
+    /// The thread's life, until it is told to stop.
+    pub(super) fn run(mut self, inbox: &Receiver<Message>) {
+        let mut due = Instant::now() + Tick::LENGTH;
+        loop {
+            let now = Instant::now();
+            if now >= due {
+                let late = now - due;
+                self.lateness[1] = self.lateness[1].max(late);
+                self.tick(moment());
+                // After a long sleep the missed ticks are not made up for.
+                due = if late > Duration::from_secs(1) { now } else { due } + Tick::LENGTH;
+                continue;
+            }
+            match inbox.recv_timeout(due - now) {
+                Ok(Message::Stop) => break,
+                Ok(message) => self.take(message, moment()),
+                Err(_) => {}
+            }
+        }
+        self.drain(Instant::now());
+        self.publish(SystemTime::now());
+    }
+
+    fn take(&mut self, message: Message, moment: Moment) {
+        match message {
+            Message::Command(command, answer) => {
+                self.steering.command(&command, answer, moment);
+                self.settle(moment);
+            }
+            Message::Apply(config, answer) => self.apply(*config, answer, moment),
+            Message::ReloadFailed(error) => {
+                self.config.last_reload_successful = false;
+                self.config.last_error = Some(error.into());
+                self.publish(moment.wall);
+            }
+            Message::Durable => self.settle(moment),
+            Message::Stop => {}
+        }
+    }
+
+    fn tick(&mut self, moment: Moment) {
+        let tick = self.drain(moment.now);
+        self.ledger.observe(moment.now - self.started);
+        self.groups.refresh(&self.ledger, tick);
+        self.settle(moment);
+        self.retired.retain(|table| Arc::strong_count(table) > 1);
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(10) {
+            self.ledger.retire();
+            self.shares.second(self.layout.current(), &self.ledger);
+            self.publish(moment.wall);
+            self.lateness = [self.lateness[1], Duration::ZERO];
+        }
+    }
+
+    /// Counts what the workers sent; returns the current tick.
+    fn drain(&mut self, now: Instant) -> Tick {
+        let tick = Tick::at(now - self.started);
+        for end in &self.ends {
+            // What comes in meanwhile has time until the next tick.
+            for mut batch in end.batches.try_iter().take(end.batches.len()) {
+                self.ledger.apply(&batch, tick);
+                self.workers.take(&mut batch);
+                let mut events = batch.events;
+                events.clear();
+                // A worker that has enough of them makes do without this one.
+                let _ = end.empties.try_send(events);
+            }
+        }
+        tick
+    }
+
+    /// Puts in force what the disk and the rollouts allow, and answers who waited for it.
+    pub(super) fn settle(&mut self, moment: Moment) {
+        self.steering.tick(moment);
+        let changes = self.steering.take_changes();
+        if changes.is_empty() && self.reloads.is_empty() {
+            return;
+        }
+        for at in &changes.begun {
+            self.begin(*at);
+        }
+        let released = !changes.begun.is_empty() && self.versions() != self.versions;
+        if released && let Err(OutOfIds) = self.lay_out() {
+            tracing::error!("no recorder ids are left: the new version counts as the one before");
+        }
+        if released || changes.weights {
+            self.store(released);
+        }
+        self.publish(moment.wall);
+        for (at, answer) in changes.answers {
+            let status = self.view().rollout(at, self.steering.at(at));
+            reply(answer, Ok(status));
+        }
+        let steering = &self.steering;
+        for (_, answer) in self.reloads.extract_if(.., |(seq, _)| !steering.is_pending(*seq)) {
+            // Who asked may be gone; the reload is in force all the same.
+            let _ = answer.send(Ok(()));
+        }
+    }
+
+    fn apply(
+        &mut self,
+        config: NewConfig,
+        answer: oneshot::Sender<Result<(), Refused>>,
+        moment: Moment,
+    ) {
+        if let Err(refused) = self.put_in_force(config, moment) {
+            self.config.last_reload_successful = false;
+            self.config.last_error = Some(refused.to_string().into());
+            self.publish(moment.wall);
+            let _ = answer.send(Err(refused));
+            return;
+        }
+        self.reloads.push((self.steering.last_pending().unwrap_or(0), answer));
+        self.settle(moment);
+    }
+
+    fn put_in_force(&mut self, config: NewConfig, moment: Moment) -> Result<(), Refused> {
+        if config.settings.state_dir != self.settings.state_dir {
+            let sentence = "state_dir changed: that needs a restart, and nothing was changed";
+            return Err(Refused::Forbidden(sentence.into()));
+        }
+        if !self.layout.has_room_for(&config.routes) {
+            let sentence = "no recorder ids are left for another table: that needs a restart";
+            return Err(Refused::Forbidden(sentence.into()));
+        }
+        let hash: Arc<str> = config.config_hash.into();
+        self.routes = config.routes;
+        self.settings = config.settings;
+        self.config = ConfigView {
+            hash: hash.clone(),
+            last_reload_successful: true,
+            last_success: moment.wall,
+            last_error: None,
+        };
+        self.steering.plan(&self.settings.services, hash, moment);
+        // New versions are laid out with the table; what they count begins now.
+        let changes = self.steering.take_changes();
+        for at in &changes.begun {
+            self.begin(*at);
+        }
+        let laid = self.lay_out();
+        debug_assert_eq!(laid, Ok(()), "there was room");
+        self.store(true);
+        Ok(())
+    }
+
+    /// Counts of a rollout are those since now.
+    fn begin(&mut self, at: At) {
+        let rollout = self.steering.at(at);
+        let names = [rollout.service.clone(), rollout.canary.clone()];
+        let cells = self.layout.current().iter().filter(|cell| cell.labels.service == names[0]);
+        let now = cells.map(|cell| (cell.key, self.ledger.totals(cell.key))).collect();
+        self.beginnings.insert(names, now);
+    }
+
+    /// Gives the routes their recorders, under the versions that are being rolled out.
+    fn lay_out(&mut self) -> Result<(), OutOfIds> {
+        let versions = self.versions();
+        self.layout.lay(&mut self.routes, &versions, &mut self.ledger)?;
+        self.versions = versions;
+        self.groups.arrange(self.layout.current());
+        Ok(())
+    }
+
+    /// The versions that are being rolled out, by service and arm.
+    fn versions(&self) -> Vec<Vec<Arc<str>>> {
+        let services = self.routes.services().iter().enumerate();
+        let versions = services.map(|(service, it)| {
+            let rollouts = self.steering.of(service);
+            let rolled_out = |(index, arm): (usize, &Arm)| {
+                let rollout = index.checked_sub(1).and_then(|canary| rollouts.get(canary));
+                rollout.map_or(&arm.version, |it| &it.state.version).clone()
+            };
+            it.arms.iter().enumerate().map(rolled_out).collect()
+        });
+        versions.collect()
+    }
+
+    /// Stores the table: with the weights of now, and with the routes of now where they are new.
+    fn store(&mut self, new_routes: bool) {
+        let before = self.table.load_full();
+        let routes =
+            if new_routes { Arc::new(self.routes.clone()) } else { Arc::clone(&before.routes) };
+        let dial = |(service, it): (usize, &Service)| {
+            let rollouts = self.steering.of(service);
+            let weights_bp: Vec<u16> = rollouts.iter().map(|it| it.state.weight_bp).collect();
+            let id = ServiceId(service as u32);
+            if !new_routes && before.dials.of(id).weights_bp() == weights_bp {
+                return Arc::clone(before.dials.of(id));
+            }
+            Arc::new(ServiceDial::new(it, &weights_bp))
+        };
+        let dials = routes.services().iter().enumerate().map(dial).collect();
+        let epoch = before.epoch.next();
+        let table = LiveTable { routes, dials: Arc::new(Dials::new(dials)), epoch };
+        drop(before);
+        self.retired.push(self.table.swap(Arc::new(table)));
+    }
+
+    fn publish(&mut self, wall: SystemTime) {
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.send_replace(Arc::new(self.view().snapshot(wall)));
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            table: self.table.load_full(),
+            steering: &self.steering,
+            ledger: &self.ledger,
+            layout: &self.layout,
+            groups: &self.groups,
+            shares: &self.shares,
+            workers: &self.workers,
+            beginnings: &self.beginnings,
+            config: &self.config,
+            lateness: self.lateness[0].max(self.lateness[1]),
+        }
+    }
+}
+
+/// Now, on both clocks.
+pub(super) fn moment() -> Moment {
+    Moment { now: Instant::now(), wall: SystemTime::now() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! The weights that requests really got: assignments of the last 60 s by service and arm, forced
+//! ones left out.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use super::layout::Cell;
+use crate::measure::{Ledger, RecorderKey};
+
+/// Seconds that are looked at.
+const SECONDS: usize = 60;
+
+/// Assignments of one service by arm.
+type ByArm = HashMap<Arc<str>, u64>;
+
+/// Assignments by second.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    /// What was assigned by each recorder when it was last looked at.
+    seen: HashMap<RecorderKey, u64>,
+    seconds: VecDeque<Vec<(Arc<str>, Arc<str>, u64)>>,
+    /// The sums over `seconds`.
+    sums: HashMap<Arc<str>, ByArm>,
+}
+
+impl Shares {
+    /// Notes what was assigned in the last second; called once a second.
+    pub(super) fn second(&mut self, cells: &[Cell], ledger: &Ledger) {
+        let mut second = Vec::new();
+        for cell in cells.iter().filter(|cell| ledger.is_used(cell.key)) {
+            let totals = ledger.totals(cell.key);
+            let assigned = totals.started - totals.excluded;
+            let new = assigned - self.seen.insert(cell.key, assigned).unwrap_or(0);
+            if new > 0 {
+                let (service, arm) = (cell.labels.service.clone(), cell.labels.arm.clone());
+                *self.sum(&service, &arm) += new;
+                second.push((service, arm, new));
+            }
+        }
+        self.seconds.push_back(second);
+        if self.seconds.len() > SECONDS {
+            for (service, arm, old) in self.seconds.pop_front().into_iter().flatten() {
+                *self.sum(&service, &arm) -= old;
+            }
+        }
+    }
+
+    fn sum(&mut self, service: &Arc<str>, arm: &Arc<str>) -> &mut u64 {
+        self.sums.entry(service.clone()).or_default().entry(arm.clone()).or_default()
+    }
+
+    /// The share of an arm in its service's assignments; `None` without any.
+    pub(super) fn of(&self, service: &str, arm: &str) -> Option<f64> {
+        let arms = self.sums.get(service)?;
+        let all: u64 = arms.values().sum();
+        let mine = arms.get(arm).copied().unwrap_or(0);
+        (all > 0).then(|| mine as f64 / all as f64)
+    }
+}

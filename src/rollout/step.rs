@@ -1,0 +1,529 @@
+//! The rollout step: a pure state machine from what was seen to the canary's weight.
+//!
+//! It reads no clock and knows no traffic: the live control thread and the simulator call the same
+//! function. What is lowered here is in force at once; whoever calls sees to it that a raise is on
+//! disk first, by keeping the state of before until then.
+
+mod orders;
+mod sentence;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fallback, Phase, Plan, Stage};
+use crate::judge::{BreakerState, Level, Proofs, Verdict};
+
+pub use orders::Forbidden;
+
+/// Weight that caution leaves, in buckets of 0.01 %.
+const CAUTION_BP: u16 = 500;
+
+/// Weight that a tripped breaker and a warm-up leave.
+const ONE_PERCENT_BP: u16 = 100;
+
+/// All weight, and the part of it that canaries may share.
+const ALL_BP: u16 = 10_000;
+const ROOM_BP: u16 = 9_500;
+
+/// From this weight on a stage needs a proof unless the plan says otherwise.
+const PROOF_FROM_BP: u16 = 500;
+
+/// Canary requests without which no stage is left.
+const LEAST_REQUESTS: u64 = 500;
+
+/// How long suspicion among sticky users keeps the weight at a fifth.
+const SUSPICION: Duration = Duration::from_secs(300);
+
+/// Odds below which caution may end, how long they must stay there, and how often it may end by
+/// itself in one rollout.
+const CALM: f64 = 2.0;
+const COOL_DOWN: Duration = Duration::from_secs(300);
+const MOST_RETURNS: u8 = 2;
+
+/// By how much the evidence must grow to lower a weight that a person set against it.
+const OVERRULE: f64 = 5.0;
+
+/// What a step is decided by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// Time since the rollout began. Never goes back.
+    pub now: Duration,
+    /// The evidence against the canary.
+    pub verdict: Verdict,
+    /// The proofs of the stage.
+    pub proofs: Proofs,
+    /// What the breaker asks for.
+    pub breaker: BreakerState,
+    /// Whether suspicion among sticky users was raised since the last step.
+    pub suspected: bool,
+    /// Canary requests in the evidence since the stage was entered.
+    pub canary_requests: u64,
+    /// Bad canary responses beyond the baseline's share since the rollout began, as far as they
+    /// are beyond doubt (a lower bound).
+    pub excess_bad: f64,
+    /// The weights of the service's other canaries together, in buckets of 0.01 %.
+    pub others_bp: u16,
+    /// What keeps every rollout of the service from going on.
+    pub obstacle: Option<Obstacle>,
+    /// Whether a block of arrivals ends at this moment. Weights are raised only then: a block
+    /// that is cut because of what was seen in it is biased.
+    pub block_ends: bool,
+}
+
+/// What keeps a rollout from going on by itself, beyond its own evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Obstacle {
+    /// No request came for a while.
+    NoTraffic,
+    /// The placebo shows that blocks are too short.
+    Placebo,
+    /// The realised shares do not fit the weights.
+    ShareCheck,
+    /// The journal cannot be written.
+    Journal,
+    /// The control thread is late.
+    Late,
+}
+
+/// Why a rollout does not go on by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// The stage takes at least as long as the plan says.
+    Time,
+    /// Too few canary requests.
+    Requests,
+    /// The evidence against the canary is above 3 : 1.
+    Doubt,
+    /// The stage is not proved yet.
+    Proof,
+    /// A person is asked before the next stage.
+    Gate,
+    /// The other canaries leave no room for the next stage's weight.
+    Room,
+    /// The stage stayed undecided for as long as the plan allows.
+    Inconclusive,
+    /// Only people move the weight.
+    Manual,
+    /// Nothing of its own.
+    Obstacle(Obstacle),
+    /// There is no further stage.
+    Nothing,
+}
+
+/// What a step changed. The first that applies, where several do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Rolled back for good.
+    RolledBack(Why),
+    /// The breaker took the weight down to 1 %, or all of it.
+    Tripped,
+    /// The breaker gave some of it back.
+    Recovered,
+    /// The evidence asks for caution.
+    Cautioned,
+    /// Sticky users raised suspicion.
+    Suspected,
+    /// Suspicion or caution is over.
+    Returned,
+    /// The canary has warmed up.
+    WarmedUp,
+    /// A stage was entered.
+    Entered,
+    /// Fully promoted.
+    Promoted,
+}
+
+/// Why a rollout was rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// The evidence passed its threshold.
+    Evidence,
+    /// As many bad responses as a rollout may cost.
+    BadResponses,
+    /// Undecided for too long, and the plan says so.
+    Inconclusive,
+    /// A person said so.
+    Person,
+}
+
+/// How a rollout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum End {
+    RolledBack(Why),
+    Promoted,
+}
+
+/// Where a rollout is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// From 1; 0 before the first stage.
+    stage: usize,
+    entered: Duration,
+    /// The weight that the plan or a person gave, before anything lowers it.
+    base_bp: u16,
+    /// The weight in force.
+    weight_bp: u16,
+    end: Option<End>,
+    paused: bool,
+    approved: bool,
+    caution: bool,
+    /// How often caution ended by itself.
+    returns: u8,
+    calm_since: Duration,
+    /// Evidence (ln) against which a person raised the weight.
+    overruled_ln: Option<f64>,
+    suspected_until: Option<Duration>,
+    breaker: BreakerState,
+    warm_until: Duration,
+    wait: Wait,
+}
+
+/// The rollout after a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Where it is now.
+    pub rollout: Rollout,
+    /// What changed; `None` if nothing did.
+    pub change: Option<Change>,
+    /// Whether the proof of the stage starts anew ([`Judge::enter_stage`]).
+    ///
+    /// [`Judge::enter_stage`]: crate::judge::Judge::enter_stage
+    pub fresh_proof: bool,
+}
+
+impl Rollout {
+    /// A rollout that begins now, at time 0: its first stage is in force unless a gate or the
+    /// other canaries stand before it. While it warms up its weight is at most 1 %.
+    #[must_use]
+    pub fn start(plan: &Plan, warmup: Option<Duration>, others_bp: u16) -> Self {
+        let mut rollout = Self {
+            stage: 0,
+            entered: Duration::ZERO,
+            base_bp: 0,
+            weight_bp: 0,
+            end: None,
+            paused: false,
+            approved: false,
+            caution: false,
+            returns: 0,
+            calm_since: Duration::ZERO,
+            overruled_ln: None,
+            suspected_until: None,
+            breaker: BreakerState::Closed,
+            warm_until: warmup.unwrap_or_default(),
+            wait: Wait::Time,
+        };
+        rollout.wait =
+            rollout.try_enter(plan, Duration::ZERO, others_bp).err().unwrap_or(Wait::Time);
+        if plan.manual {
+            rollout.wait = Wait::Manual;
+        }
+        rollout.weight_bp = rollout.allowed_bp(Duration::ZERO);
+        rollout
+    }
+
+    /// The weight in force, in buckets of 0.01 %.
+    #[must_use]
+    pub const fn weight_bp(&self) -> u16 {
+        self.weight_bp
+    }
+
+    /// The stage, from 1; 0 before the first.
+    #[must_use]
+    pub const fn stage(&self) -> usize {
+        self.stage
+    }
+
+    /// Why it does not go on right now.
+    #[must_use]
+    pub const fn wait(&self) -> Wait {
+        self.wait
+    }
+
+    /// Whether the canary is still warming up at a moment.
+    #[must_use]
+    pub fn is_warming(&self, now: Duration) -> bool {
+        now < self.warm_until
+    }
+
+    /// Whether an open breaker wants a probe a second.
+    #[must_use]
+    pub fn wants_probes(&self) -> bool {
+        self.breaker == BreakerState::Open && self.end.is_none()
+    }
+
+    /// Whether the canary has all of the traffic, so that nothing is left to be judged.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_rolled_back() || (self.end == Some(End::Promoted) && self.base_bp == ALL_BP)
+    }
+
+    /// Whether it was rolled back.
+    #[must_use]
+    pub const fn is_rolled_back(&self) -> bool {
+        matches!(self.end, Some(End::RolledBack(_)))
+    }
+
+    /// Whether it was promoted.
+    #[must_use]
+    pub fn is_promoted(&self) -> bool {
+        self.end == Some(End::Promoted)
+    }
+
+    /// Whether the weight is lowered, not for good.
+    #[must_use]
+    pub fn is_cautious(&self) -> bool {
+        self.caution || self.suspected_until.is_some() || self.breaker != BreakerState::Closed
+    }
+
+    /// Where the rollout is, in one word: the first that applies.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.end {
+            Some(End::RolledBack(_)) => return Phase::RolledBack,
+            Some(End::Promoted) => return Phase::Promoted,
+            None => {}
+        }
+        if self.paused {
+            return Phase::Paused;
+        }
+        match self.wait {
+            Wait::Gate => Phase::Gated,
+            _ if self.is_cautious() => Phase::Caution,
+            Wait::Room | Wait::Inconclusive | Wait::Manual | Wait::Obstacle(_) => Phase::Holding,
+            Wait::Time | Wait::Requests | Wait::Doubt | Wait::Proof | Wait::Nothing => {
+                Phase::Progressing
+            }
+        }
+    }
+
+    /// One step: lowers what must be lowered, then goes on if it may.
+    #[must_use]
+    pub fn step(&self, plan: &Plan, seen: &Seen) -> Step {
+        let mut next = self.clone();
+        if self.is_over() {
+            return Step { rollout: next, change: None, fresh_proof: false };
+        }
+        if plan.manual {
+            return Step { rollout: next, change: None, fresh_proof: false };
+        }
+        if let Some(why) = next.must_roll_back(plan, seen) {
+            next.end = Some(End::RolledBack(why));
+            next.weight_bp = 0;
+            let change = Some(Change::RolledBack(why));
+            return Step { rollout: next, change, fresh_proof: false };
+        }
+        let lowered = next.lower(seen);
+        let moved = match lowered {
+            None if !next.paused => next.go_on(plan, seen),
+            Some(_) | None => None,
+        };
+        next.weight_bp = next.allowed_bp(seen.now);
+        let warm = (next.weight_bp > self.weight_bp).then_some(Change::WarmedUp);
+        let fresh_proof = next.caution != self.caution || next.stage != self.stage;
+        Step { rollout: next, change: lowered.or(moved).or(warm), fresh_proof }
+    }
+
+    fn must_roll_back(&self, plan: &Plan, seen: &Seen) -> Option<Why> {
+        let undecided = || {
+            !self.paused
+                && self.end.is_none()
+                && plan.inconclusive_after.then == Fallback::Rollback
+                && self.is_undecided(plan, seen)
+        };
+        if seen.verdict.level == Level::Rollback {
+            Some(Why::Evidence)
+        } else if seen.excess_bad >= plan.judge.max_bad_responses as f64 {
+            Some(Why::BadResponses)
+        } else {
+            undecided().then_some(Why::Inconclusive)
+        }
+    }
+
+    /// Breaker, caution and suspicion: begins and ends what lowers the weight.
+    fn lower(&mut self, seen: &Seen) -> Option<Change> {
+        let evidence_ln = seen.verdict.rollback_ln.max(seen.verdict.caution_ln);
+        if evidence_ln > CALM.ln() || seen.breaker != BreakerState::Closed {
+            self.calm_since = seen.now;
+        }
+        let breaker_before = std::mem::replace(&mut self.breaker, seen.breaker);
+        let tripped = severity(seen.breaker) > severity(breaker_before);
+        let recovered = severity(seen.breaker) < severity(breaker_before);
+        // What the breaker saw is confirmed or cleared at the weight of caution.
+        let cautioned = (self.evidence_asks(seen, evidence_ln) || tripped) && !self.caution;
+        self.caution |= cautioned;
+        let suspected = seen.suspected && self.suspected_until.is_none();
+        if seen.suspected {
+            self.suspected_until = Some(seen.now + SUSPICION);
+        }
+        let trusted_again =
+            seen.block_ends && self.suspected_until.is_some_and(|until| seen.now >= until);
+        if trusted_again {
+            self.suspected_until = None;
+        }
+        let returned = !cautioned && self.caution && seen.block_ends && self.may_return(seen);
+        if returned {
+            self.caution = false;
+            self.returns += 1;
+            self.entered = seen.now;
+        }
+        match () {
+            () if tripped => Some(Change::Tripped),
+            () if cautioned => Some(Change::Cautioned),
+            () if suspected => Some(Change::Suspected),
+            () if recovered => Some(Change::Recovered),
+            () if returned || trusted_again => Some(Change::Returned),
+            () => None,
+        }
+    }
+
+    fn evidence_asks(&self, seen: &Seen, evidence_ln: f64) -> bool {
+        let overruled = self.overruled_ln.is_some_and(|ln| evidence_ln < ln + OVERRULE.ln());
+        seen.verdict.level >= Level::Caution && !overruled
+    }
+
+    /// Whether caution is over: calm for long enough, twice as long each time, and proved at the
+    /// lower weight unless that is the stage's own.
+    fn may_return(&self, seen: &Seen) -> bool {
+        let cool_down = COOL_DOWN * 2_u32.pow(u32::from(self.returns));
+        let calm = seen.verdict.level < Level::Caution
+            && seen.now.saturating_sub(self.calm_since) >= cool_down;
+        let proved = self.base_bp <= CAUTION_BP || seen.proofs.proved;
+        self.returns < MOST_RETURNS && calm && proved && seen.proofs.undoubted
+    }
+
+    /// The next stage, if this one is over.
+    fn go_on(&mut self, plan: &Plan, seen: &Seen) -> Option<Change> {
+        let entered = match self.blocked(plan, seen) {
+            Some(wait) => Err(wait),
+            None if !seen.block_ends => return None,
+            None => self.try_enter(plan, seen.now, seen.others_bp),
+        };
+        match entered {
+            Ok(()) => {
+                self.wait = Wait::Time;
+                Some(if self.end.is_some() { Change::Promoted } else { Change::Entered })
+            }
+            Err(wait) => {
+                let proved_last = wait == Wait::Nothing && self.end.is_none();
+                self.wait = wait;
+                self.end = self.end.or(proved_last.then_some(End::Promoted));
+                proved_last.then_some(Change::Promoted)
+            }
+        }
+    }
+
+    /// What keeps the stage from being over.
+    fn blocked(&self, plan: &Plan, seen: &Seen) -> Option<Wait> {
+        if let Some(obstacle) = seen.obstacle {
+            return Some(Wait::Obstacle(obstacle));
+        }
+        if self.is_cautious() || !seen.proofs.undoubted {
+            return Some(self.or_inconclusive(Wait::Doubt, plan, seen));
+        }
+        let stage = self.stage_of(plan)?;
+        let at_least_until = (self.entered + stage.at_least).max(self.warm_until);
+        if seen.now < at_least_until {
+            return Some(Wait::Time);
+        }
+        if seen.canary_requests < LEAST_REQUESTS {
+            return self.unless_advanced(Wait::Requests, plan, seen);
+        }
+        let wants_proof = stage.prove.unwrap_or(self.base_bp >= PROOF_FROM_BP);
+        if wants_proof && !seen.proofs.proved {
+            return self.unless_advanced(Wait::Proof, plan, seen);
+        }
+        None
+    }
+
+    fn unless_advanced(&self, wait: Wait, plan: &Plan, seen: &Seen) -> Option<Wait> {
+        let advance = plan.inconclusive_after.then == Fallback::Advance;
+        let advanced = advance && self.is_undecided(plan, seen);
+        (!advanced).then(|| self.or_inconclusive(wait, plan, seen))
+    }
+
+    fn or_inconclusive(&self, wait: Wait, plan: &Plan, seen: &Seen) -> Wait {
+        if self.is_undecided(plan, seen) { Wait::Inconclusive } else { wait }
+    }
+
+    /// Whether the stage has gone undecided for as long as the plan allows.
+    fn is_undecided(&self, plan: &Plan, seen: &Seen) -> bool {
+        let decided = matches!(self.wait, Wait::Gate | Wait::Room | Wait::Nothing);
+        let period = plan.inconclusive_after.period;
+        !decided && seen.now.saturating_sub(self.entered) >= period
+    }
+
+    fn stage_of<'p>(&self, plan: &'p Plan) -> Option<&'p Stage> {
+        // A plan may have become shorter while its last stage was in force.
+        plan.stages.get(self.stage.checked_sub(1)?.min(plan.stages.len() - 1))
+    }
+
+    /// Enters the stage after this one.
+    fn try_enter(&mut self, plan: &Plan, now: Duration, others_bp: u16) -> Result<(), Wait> {
+        let Some(next) = plan.stages.get(self.stage) else { return Err(Wait::Nothing) };
+        if next.gate && !self.approved {
+            return Err(Wait::Gate);
+        }
+        if !fits(next.weight_bp, others_bp) {
+            return Err(Wait::Room);
+        }
+        self.enter(self.stage + 1, next.weight_bp, now);
+        Ok(())
+    }
+
+    fn enter(&mut self, stage: usize, weight_bp: u16, now: Duration) {
+        self.stage = stage;
+        self.base_bp = weight_bp;
+        self.entered = now;
+        self.approved = false;
+        self.end = (weight_bp == ALL_BP).then_some(End::Promoted);
+    }
+
+    /// The weight after everything that lowers it.
+    fn allowed_bp(&self, now: Duration) -> u16 {
+        if self.is_rolled_back() {
+            return 0;
+        }
+        let breaker_bp = match self.breaker {
+            BreakerState::Closed => ALL_BP,
+            BreakerState::Reduced => ONE_PERCENT_BP,
+            BreakerState::Open => 0,
+        };
+        let mut allowed_bp = self.base_bp.min(breaker_bp);
+        if self.caution {
+            allowed_bp = allowed_bp.min(CAUTION_BP);
+        }
+        if self.suspected_until.is_some() && self.base_bp > 0 {
+            allowed_bp = allowed_bp.min((self.base_bp / 5).max(1));
+        }
+        if self.is_warming(now) {
+            allowed_bp = allowed_bp.min(ONE_PERCENT_BP);
+        }
+        allowed_bp
+    }
+}
+
+/// Whether a weight fits beside those of the other canaries.
+const fn fits(weight_bp: u16, others_bp: u16) -> bool {
+    if weight_bp == ALL_BP {
+        others_bp == 0
+    } else {
+        weight_bp.saturating_add(others_bp) <= ROOM_BP
+    }
+}
+
+const fn severity(breaker: BreakerState) -> u8 {
+    match breaker {
+        BreakerState::Closed => 0,
+        BreakerState::Reduced => 1,
+        BreakerState::Open => 2,
+    }
+}

@@ -1,0 +1,86 @@
+//! What a rollout is doing, in one sentence for a person.
+
+use super::{End, Obstacle, Rollout, Wait, Why};
+use crate::{judge::BreakerState, rollout::Plan};
+
+impl Rollout {
+    /// What it is doing and why, without the evidence: that is the judge's to say
+    /// ([`Judge::reason`](crate::judge::Judge::reason)).
+    #[must_use]
+    pub fn sentence(&self, plan: &Plan) -> String {
+        let at = percent(self.weight_bp);
+        match self.end {
+            Some(End::RolledBack(why)) => return format!("rolled back: {}", because(why)),
+            Some(End::Promoted) if self.is_over() => return "promoted: all traffic".to_owned(),
+            Some(End::Promoted) => return format!("promoted: stays at {at}, judged on"),
+            None => {}
+        }
+        if self.paused {
+            return format!("paused at {at} by a person{}", self.lowered());
+        }
+        if plan.manual {
+            return format!("at {at}: only people move the weight");
+        }
+        if self.is_cautious() {
+            return format!("at {at}{}", self.lowered());
+        }
+        let stage = format!("stage {} of {} at {at}", self.stage, plan.stages.len());
+        match self.next_weight(plan) {
+            Some(next) => format!("{stage}, next {next}: {}", waiting(self.wait)),
+            None => format!("{stage}, the last: {}", waiting(self.wait)),
+        }
+    }
+
+    fn lowered(&self) -> &'static str {
+        match self.breaker {
+            BreakerState::Open => ", lowered by the breaker: most canary requests fail; probing",
+            BreakerState::Reduced => ", lowered by the breaker: many canary requests fail",
+            BreakerState::Closed if self.caution => ", lowered by caution until the evidence calms",
+            BreakerState::Closed if self.suspected_until.is_some() => {
+                ", lowered to a fifth for 5 min: the canary's own users see it getting worse"
+            }
+            BreakerState::Closed => "",
+        }
+    }
+
+    fn next_weight(&self, plan: &Plan) -> Option<String> {
+        plan.stages.get(self.stage).map(|stage| percent(stage.weight_bp))
+    }
+}
+
+/// A weight as people write it: `5 %`, `0.1 %`.
+fn percent(weight_bp: u16) -> String {
+    format!("{} %", f64::from(weight_bp) / 100.0)
+}
+
+const fn because(why: Why) -> &'static str {
+    match why {
+        Why::Evidence => "the evidence against the canary passed its threshold",
+        Why::BadResponses => "it cost as many bad responses as a rollout may",
+        Why::Inconclusive => "undecided for longer than the plan allows",
+        Why::Person => "by a person",
+    }
+}
+
+const fn waiting(wait: Wait) -> &'static str {
+    match wait {
+        Wait::Time => "the stage lasts at least as long as the plan says",
+        Wait::Requests => "waits for canary requests",
+        Wait::Doubt => "waits until the evidence against the canary is below 3 : 1",
+        Wait::Proof => "waits for the proof that the canary is no worse than the margin",
+        Wait::Gate => "waits for a person's approval",
+        Wait::Room => "waits for room: the other canaries have too much weight",
+        Wait::Inconclusive => "undecided for longer than the plan allows",
+        Wait::Manual => "only people move the weight",
+        Wait::Nothing => "nothing left to do",
+        Wait::Obstacle(Obstacle::NoTraffic) => "waits for traffic",
+        Wait::Obstacle(Obstacle::Placebo) => {
+            "holds: baseline pods differ among themselves, so differences prove nothing (placebo)"
+        }
+        Wait::Obstacle(Obstacle::ShareCheck) => {
+            "holds: the arms' shares of the requests do not fit the weights"
+        }
+        Wait::Obstacle(Obstacle::Journal) => "holds: the journal cannot be written",
+        Wait::Obstacle(Obstacle::Late) => "holds: the control thread is late",
+    }
+}
