@@ -15,8 +15,8 @@ const P99: usize = 3;
 /// Until the baseline is known, failures are counted up to this age and nothing is slow.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
-/// How often the thresholds are looked at, in ticks.
-const LOOK: u32 = 10;
+/// How often the thresholds are looked at, in ticks: adding up a minute of histograms is dear.
+const LOOK: u32 = 50;
 
 /// Sets that are remembered: slots live for less than a minute.
 const MOST_SETS: usize = 64;
