@@ -1,7 +1,5 @@
 //! Prints the acceptance tables of the judge at block level:
-//! `cargo run --release --example rows -- validity|detection|bank|promotion|speed [RUNS]`.
-
-use std::time::Duration;
+//! `cargo bench --bench rows -- validity|detection|bank|promotion|speed [RUNS]`.
 
 use haldane::{
     judge::{Definition, JudgeConfig, Pods, bake_floor_blocks},
@@ -12,23 +10,42 @@ use haldane::{
 };
 
 fn main() {
-    let mut args = std::env::args().skip(1);
-    let table = args.next().unwrap_or_default();
-    let runs = args.next().and_then(|n| n.parse().ok());
+    // `cargo bench` adds flags of its own.
+    let (flags, words): (Vec<_>, Vec<_>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    if flags.iter().any(|flag| flag == "--test") {
+        for table in TABLES {
+            play(table, Some(SMOKE_RUNS), threads);
+        }
+        return;
+    }
+    let table = words.first().map_or("", String::as_str);
+    let runs = words.get(1).and_then(|runs| runs.parse().ok());
+    if !play(table, runs, threads) {
+        eprintln!("unknown table {table:?}: {}", TABLES.join(", "));
+        std::process::exit(2);
+    }
+}
+
+const TABLES: [&str; 5] = ["validity", "detection", "bank", "promotion", "speed"];
+
+/// Rollouts of every row where only the program itself is tried.
+const SMOKE_RUNS: usize = 4;
+
+/// Prints a table; false if there is none of this name.
+fn play(table: &str, runs: Option<usize>, threads: usize) -> bool {
     let start = tokio::time::Instant::now();
-    match table.as_str() {
+    match table {
         "validity" => validity(runs.unwrap_or(10_000), threads),
         "detection" => detection(runs.unwrap_or(200), threads),
         "bank" => bank(runs.unwrap_or(400), threads),
         "promotion" => promotion(runs.unwrap_or(2000), threads),
         "speed" => speed(runs.unwrap_or(10_000), threads),
-        other => {
-            eprintln!("unknown table {other:?}: validity, detection, bank, promotion or speed");
-            std::process::exit(2);
-        }
+        _ => return false,
     }
-    eprintln!("took {:.1} s on {threads} threads", Duration::as_secs_f64(&start.elapsed()));
+    eprintln!("took {:.1} s on {threads} threads", start.elapsed().as_secs_f64());
+    true
 }
 
 fn count(outcomes: &[Outcome], pick: impl Fn(&Outcome) -> bool) -> u64 {
