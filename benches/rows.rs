@@ -5,7 +5,8 @@ use haldane::{
     judge::{Definition, JudgeConfig, Pods, bake_floor_blocks},
     lab::blocks::{
         Kind, Latency, Load, Outcome, Pause, Rates, Setting, Traffic, Weights,
-        block_floor_requests, exact_interval, play_many, two_sample_requests,
+        block_floor_requests, exact_interval, many, play_calibrated, play_many,
+        two_sample_requests,
     },
 };
 
@@ -28,7 +29,7 @@ fn main() {
     }
 }
 
-const TABLES: [&str; 5] = ["validity", "detection", "bank", "promotion", "speed"];
+const TABLES: [&str; 6] = ["validity", "calibration", "detection", "bank", "promotion", "speed"];
 
 /// Rollouts of every row where only the program itself is tried.
 const SMOKE_RUNS: usize = 4;
@@ -38,6 +39,7 @@ fn play(table: &str, runs: Option<usize>, threads: usize) -> bool {
     let start = tokio::time::Instant::now();
     match table {
         "validity" => validity(runs.unwrap_or(10_000), threads),
+        "calibration" => calibration(runs.unwrap_or(1000), threads),
         "detection" => detection(runs.unwrap_or(200), threads),
         "bank" => bank(runs.unwrap_or(400), threads),
         "promotion" => promotion(runs.unwrap_or(2000), threads),
@@ -54,8 +56,8 @@ fn count(outcomes: &[Outcome], pick: impl Fn(&Outcome) -> bool) -> u64 {
 
 fn validity(runs: usize, threads: usize) {
     println!(
-        "{:<44} {:>8} {:>8} {:>9} {:>9}",
-        "A/A, 30 min, no tolerance", ">=1000", ">=20", "low1000", "low20"
+        "{:<44} {:>8} {:>8} {:>9} {:>9} {:>8}",
+        "A/A, 30 min, no tolerance", ">=1000", ">=20", "low1000", "low20", "caution"
     );
     let (mut hits, mut all) = (0, 0);
     for (name, setting, guaranteed) in validity_rows() {
@@ -87,6 +89,41 @@ fn validity(runs: usize, threads: usize) {
         );
     }
     println!("all guaranteed rows together: {:.5} at 1000", hits as f64 / all as f64);
+}
+
+/// Stalls of any length, with the length of blocks fixed and calibrated by an hour of placebo.
+fn calibration(runs: usize, threads: usize) {
+    println!(
+        "{:<38} {:>9} {:>9} {:>10} {:>13}",
+        "A/A, 10+1 pods, 10 %, rolled back", "B = 1 s", "B = 5 s", "calibrated", "x 2 found, s"
+    );
+    for (every, length) in [(300.0, 0.2), (300.0, 1.0), (300.0, 5.0), (600.0, 15.0)] {
+        let setting = |block_seconds, factor| Setting {
+            weights: Weights::Fixed(0.1),
+            traffic: Traffic::of(Latency { factor, ..Latency::usual() }),
+            pods: Some(Pods { canary: 1, baseline: 10 }),
+            pods_known: true,
+            pause: Some(Pause { every, length }),
+            judge: JudgeConfig { block_seconds, ..JudgeConfig::default() },
+            ..Setting::plain()
+        };
+        let share = |outcomes: &[Outcome]| {
+            count(outcomes, |o| o.rolled_back.is_some()) as f64 / runs as f64
+        };
+        let fixed = [1, 5].map(|b| share(&play_many(&setting(b, 1.0), 13, runs, threads)));
+        let calibrated = |factor| {
+            let setting = setting(5, factor);
+            many(runs, threads, |run| play_calibrated(&setting, 3600, 13, run))
+        };
+        let (found, ..) = delays(&calibrated(2.0), 1800, 0);
+        println!(
+            "{:<38} {:>9.4} {:>9.4} {:>10.4} {found:>13.1}",
+            format!("stalls of {length} s every {every} s"),
+            fixed[0],
+            fixed[1],
+            share(&calibrated(1.0)),
+        );
+    }
 }
 
 fn validity_rows() -> Vec<(String, Setting, bool)> {

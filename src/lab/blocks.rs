@@ -13,7 +13,8 @@ pub use draw::{Dice, normal_tail};
 pub use traffic::{Kind, Latency, Pause, Rates, Traffic};
 
 use crate::judge::{
-    ArmCounts, Block, Ending, Judge, JudgeConfig, Lag, Pods, Stratum, TrialStratum, Trials,
+    ArmCounts, Block, Calibration, Ending, Judge, JudgeConfig, Lag, Placebo, Pods, Stratum,
+    TrialStratum, Trials,
 };
 
 /// How the canary's weight moves.
@@ -105,14 +106,41 @@ pub struct Outcome {
 /// Plays one rollout. The same seed and run give the same outcome.
 #[must_use]
 pub fn play(setting: &Setting, seed: u64, run: u64) -> Outcome {
+    play_from(setting, Dice::new(seed, run), None)
+}
+
+/// Plays one rollout whose block length is calibrated by a placebo, which has been running for
+/// `before` seconds when the rollout begins. The setting needs pods, two of the baseline at least.
+#[must_use]
+pub fn play_calibrated(setting: &Setting, before: u32, seed: u64, run: u64) -> Outcome {
     let mut dice = Dice::new(seed, run);
+    let mut calibration = Calibration::default();
+    let mut drawn = traffic::Drawing::new(setting, true, &mut dice);
+    for second in 0..before {
+        calibrate(&mut calibration, setting, &drawn.second(setting, second, 0.0, &mut dice));
+    }
+    play_from(setting, dice, Some(calibration))
+}
+
+fn calibrate(calibration: &mut Calibration, setting: &Setting, counts: &Counts) {
+    if let (Some((picked, others)), Some(pods)) = (&counts.placebo, setting.pods) {
+        let pods = Pods { canary: 1, baseline: pods.baseline - 1 };
+        calibration.placebo(&Placebo { ticks: 10, picked, others, pods });
+    }
+}
+
+fn play_from(setting: &Setting, mut dice: Dice, mut calibration: Option<Calibration>) -> Outcome {
     let mut judge = Judge::new(setting.judge.clone());
-    let mut drawn = traffic::Drawing::new(setting, &mut dice);
+    let mut drawn = traffic::Drawing::new(setting, calibration.is_some(), &mut dice);
     let mut outcome = Outcome::default();
     let mut weight = setting.weight_at(0, 0.0);
     for second in 0..setting.seconds {
         let counts = drawn.second(setting, second, weight, &mut dice);
         outcome.count(&counts.stratum);
+        if let Some(calibration) = &mut calibration {
+            calibrate(calibration, setting, &counts);
+            judge.set_block_seconds(calibration.block_seconds());
+        }
         let next = setting.scheduled(second + 1);
         let ending =
             if next.is_some_and(|w| w != weight) { Ending::Scheduled } else { Ending::Open };
@@ -144,6 +172,12 @@ pub fn play(setting: &Setting, seed: u64, run: u64) -> Outcome {
 /// Plays many rollouts on as many threads, in the order of their numbers.
 #[must_use]
 pub fn play_many(setting: &Setting, seed: u64, runs: usize, threads: usize) -> Vec<Outcome> {
+    many(runs, threads, |run| play(setting, seed, run))
+}
+
+/// The outcomes of `play` for the numbers below `runs`, on as many threads, in their order.
+#[must_use]
+pub fn many(runs: usize, threads: usize, play: impl Fn(u64) -> Outcome + Sync) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
     let mut outcomes = vec![Outcome::default(); runs];
     let work = || {
@@ -153,7 +187,7 @@ pub fn play_many(setting: &Setting, seed: u64, runs: usize, threads: usize) -> V
             if run >= runs {
                 return mine;
             }
-            mine.push((run, play(setting, seed, run as u64)));
+            mine.push((run, play(run as u64)));
         }
     };
     std::thread::scope(|scope| {
@@ -188,6 +222,11 @@ impl Setting {
         }
     }
 
+    /// The share of the baseline's traffic that one of its pods takes.
+    fn share_of_one(&self) -> f64 {
+        self.pods.map_or(1.0, |pods| 1.0 / f64::from(pods.baseline.max(1)))
+    }
+
     fn known_pods(&self) -> Option<Pods> {
         self.pods.filter(|_| self.pods_known)
     }
@@ -220,6 +259,8 @@ impl Setting {
 struct Counts {
     stratum: Stratum,
     trials: TrialStratum,
+    /// One pod of the baseline, and its others.
+    placebo: Option<(ArmCounts, ArmCounts)>,
 }
 
 fn tell(
@@ -279,5 +320,63 @@ impl Outcome {
         if verdict.caution_peak_ln.max(verdict.rollback_peak_ln) >= 20.0_f64.ln() {
             self.cautioned.get_or_insert(second);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn twice_as_slow() -> Setting {
+        let latency = Latency { factor: 2.0, ..Latency::usual() };
+        Setting { traffic: Traffic::of(latency), ..Setting::plain() }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_outcomes_on_any_number_of_threads() {
+        let setting = Setting { seconds: 120, ..Setting::plain() };
+        let one = play_many(&setting, 3, 8, 1);
+        assert_eq!(one, play_many(&setting, 3, 8, 3));
+        assert_ne!(one, play_many(&setting, 4, 8, 1));
+    }
+
+    #[test]
+    fn a_canary_twice_as_slow_is_found_within_ten_seconds() {
+        let outcomes = play_many(&twice_as_slow(), 1, 20, 2);
+        let mean = outcomes.iter().map(|o| f64::from(o.rolled_back.unwrap())).sum::<f64>() / 20.0;
+        assert!(mean <= 10.0, "{mean}");
+    }
+
+    #[test]
+    fn an_equal_canary_is_left_alone_and_proved() {
+        let setting = Setting {
+            weights: Weights::Fixed(0.5),
+            load: Load::constant(1000.0),
+            promotion: true,
+            seconds: 300,
+            ..Setting::plain()
+        };
+        for outcome in play_many(&setting, 1, 10, 2) {
+            assert_eq!(outcome.rolled_back, None);
+            assert!(outcome.promoted.is_some());
+        }
+    }
+
+    #[test]
+    fn stalls_longer_than_a_block_mislead_unless_blocks_are_calibrated() {
+        let setting = Setting {
+            weights: Weights::Fixed(0.1),
+            pods: Some(Pods { canary: 1, baseline: 10 }),
+            pods_known: true,
+            pause: Some(Pause { every: 300.0, length: 15.0 }),
+            seconds: 900,
+            ..Setting::plain()
+        };
+        let rolled_back = |outcomes: &[Outcome]| {
+            outcomes.iter().filter(|outcome| outcome.rolled_back.is_some()).count()
+        };
+        assert!(rolled_back(&play_many(&setting, 1, 8, 2)) >= 4);
+        let calibrated = many(8, 2, |run| play_calibrated(&setting, 1800, 1, run));
+        assert_eq!(rolled_back(&calibrated), 0);
     }
 }

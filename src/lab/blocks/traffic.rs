@@ -190,18 +190,26 @@ pub(super) struct Drawing {
     load_ln: f64,
     /// Rates that do not change, kept.
     steady: Option<(f64, [Rates; 2])>,
-    /// Per arm, pod-seconds of stalls that began before this second and go on.
-    stalls: [Vec<f64>; 2],
+    /// Per group of pods, when the stalls began that go on, counted from the start of this second.
+    stalls: [Vec<f64>; GROUPS],
+    /// Whether one pod of the baseline is counted apart.
+    placebo: bool,
 }
 
+/// Groups of pods: the baseline's (but for the placebo), the canary's, and the placebo.
+const GROUPS: usize = 3;
+const BASELINE: usize = 0;
+const CANARY: usize = 1;
+const PLACEBO: usize = 2;
+
 impl Drawing {
-    pub(super) fn new(setting: &Setting, dice: &mut Dice) -> Self {
+    pub(super) fn new(setting: &Setting, placebo: bool, dice: &mut Dice) -> Self {
         let noise = match &setting.traffic.before {
             Kind::Latency(latency) => latency.load_noise,
             Kind::Rates(_) => 0.0,
         };
         let load_ln = if noise > 0.0 { noise * dice.normal() } else { 0.0 };
-        Self { load_ln, steady: None, stalls: [Vec::new(), Vec::new()] }
+        Self { load_ln, steady: None, stalls: Default::default(), placebo }
     }
 
     pub(super) fn second(
@@ -214,15 +222,26 @@ impl Drawing {
         let [baseline, canary] = self.rates(setting, second, dice);
         let all = dice.poisson(setting.load.at(second, setting.seconds));
         let canary_started = dice.binomial(all, weight);
-        let stalled = [0, 1].map(|arm| self.stalled(setting, arm, dice));
-        let (canary, canary_trials) =
-            arm(canary_started, &canary, stalled[1], setting.promotion, dice);
-        let (baseline, baseline_trials) =
-            arm(all - canary_started, &baseline, stalled[0], setting.promotion, dice);
+        let promotion = setting.promotion;
+        let stalled = self.stalled(setting, CANARY, dice);
+        let (canary, canary_trials) = arm(canary_started, &canary, stalled, promotion, dice);
+        let picked = self.placebo.then(|| {
+            let started = dice.binomial(all - canary_started, setting.share_of_one());
+            let stalled = self.stalled(setting, PLACEBO, dice);
+            arm(started, &baseline, stalled, false, dice).0
+        });
+        let stalled = self.stalled(setting, BASELINE, dice);
+        let others = all - canary_started - picked.map_or(0, |counts| counts.started);
+        let (others, baseline_trials) = arm(others, &baseline, stalled, promotion, dice);
+        let mut baseline = others;
+        if let Some(picked) = &picked {
+            baseline.merge(picked);
+        }
         let coin = Coin::Drawn { share: weight };
         Counts {
             stratum: Stratum { weights: 0, coin, canary, baseline },
             trials: TrialStratum { coin, canary: canary_trials, baseline: baseline_trials },
+            placebo: picked.map(|picked| (picked, others)),
         }
     }
 
@@ -249,24 +268,22 @@ impl Drawing {
         }
     }
 
-    /// The share of an arm's traffic of this second that meets a stalled pod.
-    fn stalled(&mut self, setting: &Setting, arm: usize, dice: &mut Dice) -> f64 {
+    /// The share of a group's traffic of this second that meets a stalled pod.
+    fn stalled(&mut self, setting: &Setting, group: usize, dice: &mut Dice) -> f64 {
         let (Some(pause), Some(pods)) = (setting.pause, setting.pods) else {
             return 0.0;
         };
-        let pods = f64::from([pods.baseline, pods.canary][arm]);
+        let apart = u32::from(self.placebo);
+        let pods = f64::from([pods.baseline - apart, pods.canary, apart][group]);
         for _ in 0..dice.poisson(pods / pause.every) {
-            let begins = dice.uniform();
-            // A stall is remembered as where it ends, counted from the start of this second, with
-            // what lies before its begin taken off as negative time below.
-            self.stalls[arm].push(begins);
+            self.stalls[group].push(dice.uniform());
         }
         let mut stalled = 0.0;
-        for begins in &mut self.stalls[arm] {
-            stalled += (*begins + pause.length).min(1.0) - begins.max(0.0);
-            *begins -= 1.0;
+        for begin in &mut self.stalls[group] {
+            stalled += (*begin + pause.length).min(1.0) - begin.max(0.0);
+            *begin -= 1.0;
         }
-        self.stalls[arm].retain(|begins| begins + pause.length > 0.0);
+        self.stalls[group].retain(|begin| begin + pause.length > 0.0);
         (stalled / pods).min(1.0)
     }
 }
