@@ -61,9 +61,8 @@ impl Proxy {
             let (started, ready) = (inputs.started, ready.clone());
             let live = move || {
                 // A runtime is bound to the thread that makes it.
-                let runtime = Builder::new_current_thread()
-                    .enable_all()
-                    .build_local(LocalOptions::default());
+                let runtime =
+                    Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 let (runtime, made) = match runtime {
                     Ok(runtime) => (Some(runtime), Ok(())),
                     Err(error) => (None, Err(error)),
