@@ -94,18 +94,19 @@ fn browser_headers(user: usize) -> HeaderMap {
 
 /// Routes with one prefix each: so many hosts, with so many paths each.
 pub(crate) fn routes(hosts: usize, paths: usize) -> Vec<(Condition, Route)> {
+    let columns: Arc<[u16]> = Arc::new([0]);
     (0..hosts * paths)
         .map(|number| {
             let condition = Condition::All(vec![
                 Condition::Host(vec![HostPattern::Exact(host_name(number / paths).into())]),
                 Condition::PathPrefix(vec![section(number % paths).into()]),
             ]);
-            (condition, route(number))
+            (condition, route(number, &columns))
         })
         .collect()
 }
 
-fn route(number: usize) -> Route {
+fn route(number: usize, columns: &Arc<[u16]>) -> Route {
     Route {
         name: format!("route-{number}").into(),
         service: ServiceId((number / ROUTES_PER_SERVICE) as u32),
@@ -118,7 +119,7 @@ fn route(number: usize) -> Route {
         recorders: RecorderGrid {
             base: RecorderId(number as u32 * 4),
             arms: 2,
-            columns: Arc::new([0]),
+            columns: Arc::clone(columns),
             other: 1,
         },
     }

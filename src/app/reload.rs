@@ -45,7 +45,9 @@ impl Reloader {
             let _inside = runtime.enter();
             signal(SignalKind::hangup())?
         };
-        let watch = self.options.config_path.as_deref().map(config::Watch::start).transpose()?;
+        let text = &self.options.config_text;
+        let path = self.options.config_path.as_deref();
+        let watch = path.map(|path| config::Watch::since(path, text)).transpose()?;
         let serve = async move {
             let mut watch = watch;
             loop {
@@ -90,8 +92,7 @@ impl Reloader {
         let Some(path) = &self.options.config_path else {
             return Err(vec!["this proxy runs without a configuration file".to_owned()]);
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| vec![format!("{}: {error}", path.display())])?;
+        let text = config::read(path).map_err(|problems| vec![problems.to_string()])?;
         let compiled = config::compile_text(&text, path, &self.options.env)
             .map_err(|problems| vec![problems.to_string()])?;
         let restart = config::needs_restart(&self.current, &compiled);

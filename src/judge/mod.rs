@@ -9,7 +9,6 @@ mod bets;
 mod block;
 mod breaker;
 mod calibrate;
-mod coins;
 mod config;
 mod definition;
 mod effect;
@@ -31,7 +30,6 @@ pub use block::{
 };
 pub use breaker::{Breaker, BreakerState, BreakerTick, Ended};
 pub use calibrate::{BLOCK_SECONDS, Calibration, Placebo};
-pub use coins::Interval;
 pub use config::{Component, JudgeConfig, Scope};
 pub use definition::{BankName, Definition};
 pub use effect::{CONFIDENCE, Effect, Size};

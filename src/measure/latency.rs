@@ -27,6 +27,11 @@ fn record<C: Counter>(histogram: &mut Histogram<C>, latency_us: u32) {
     histogram.record(u64::from(latency_us.min(MAX_US))).expect("a histogram made by `new` grows");
 }
 
+fn with<C: Counter>(mut sum: Histogram<C>, more: &Histogram<C>) -> Histogram<C> {
+    sum.add(more).expect("a histogram made by `new` grows");
+    sum
+}
+
 /// The times of one request that is over, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
@@ -38,37 +43,55 @@ pub(super) struct Times {
 /// All latencies of one recorder.
 #[derive(Debug)]
 pub struct Latencies {
+    /// Of requests whose answer came as a whole: both times are the same.
+    whole: Histogram<u64>,
     first_byte: Histogram<u64>,
     total: Histogram<u64>,
     wait: Histogram<u64>,
     judged: Window,
-    durations: [u64; DURATION_BOUNDS_US.len() + 1],
-    duration_sum_us: u64,
+}
+
+/// Requests by their time to the last byte, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// In the buckets of [`DURATION_BOUNDS_US`] and beyond, each on its own.
+    pub buckets: [u64; DURATION_BOUNDS_US.len() + 1],
+    /// Sum of the times in microseconds.
+    pub sum_us: u64,
+}
+
+impl Durations {
+    #[inline]
+    pub(super) fn over(&mut self, total_us: u32) {
+        let total_us = u64::from(total_us);
+        let beyond = |bound: &u64| u32::from(total_us > *bound);
+        let bucket = DURATION_BOUNDS_US.iter().map(beyond).sum::<u32>() as usize;
+        self.buckets[bucket] += 1;
+        self.sum_us += total_us;
+    }
 }
 
 impl Latencies {
     pub(super) fn new() -> Self {
         Self {
+            whole: histogram(),
             first_byte: histogram(),
             total: histogram(),
             wait: histogram(),
             judged: Window::new(),
-            durations: [0; DURATION_BOUNDS_US.len() + 1],
-            duration_sum_us: 0,
         }
     }
 
     pub(super) fn over(&mut self, times: Times) {
-        record(&mut self.first_byte, times.first_byte_us);
-        record(&mut self.total, times.total_us);
+        if times.first_byte_us == times.total_us {
+            record(&mut self.whole, times.total_us);
+        } else {
+            record(&mut self.first_byte, times.first_byte_us);
+            record(&mut self.total, times.total_us);
+        }
         if times.wait_us > 0 {
             record(&mut self.wait, times.wait_us);
         }
-        let total_us = u64::from(times.total_us);
-        let beyond = |bound: &u64| u32::from(total_us > *bound);
-        let bucket = DURATION_BOUNDS_US.iter().map(beyond).sum::<u32>() as usize;
-        self.durations[bucket] += 1;
-        self.duration_sum_us += total_us;
     }
 
     pub(super) fn judged(&mut self, latency_us: u32, now: Tick) {
@@ -77,14 +100,14 @@ impl Latencies {
 
     /// Time to the first byte, since the start of the process.
     #[must_use]
-    pub const fn first_byte(&self) -> &Histogram<u64> {
-        &self.first_byte
+    pub fn first_byte(&self) -> Histogram<u64> {
+        with(self.whole.clone(), &self.first_byte)
     }
 
     /// Time to the last byte, since the start of the process.
     #[must_use]
-    pub const fn total(&self) -> &Histogram<u64> {
-        &self.total
+    pub fn total(&self) -> Histogram<u64> {
+        with(self.whole.clone(), &self.total)
     }
 
     /// Waiting for a connection, since the start of the process; requests that did not wait are
@@ -92,18 +115,6 @@ impl Latencies {
     #[must_use]
     pub const fn wait(&self) -> &Histogram<u64> {
         &self.wait
-    }
-
-    /// Requests by time to the last byte, in the buckets of [`DURATION_BOUNDS_US`] and beyond.
-    #[must_use]
-    pub const fn durations(&self) -> &[u64; DURATION_BOUNDS_US.len() + 1] {
-        &self.durations
-    }
-
-    /// Sum of the times to the last byte, in microseconds.
-    #[must_use]
-    pub const fn duration_sum_us(&self) -> u64 {
-        self.duration_sum_us
     }
 
     /// The latency that is judged, of late.
@@ -248,12 +259,16 @@ mod tests {
     #[test]
     fn every_latency_fits() {
         let mut latencies = Latencies::new();
+        let mut durations = Durations::default();
         for latency_us in [0, 1, 500, 501, MAX_US, u32::MAX] {
             let times = Times { first_byte_us: latency_us, total_us: latency_us, wait_us: 0 };
             latencies.over(times);
+            durations.over(latency_us);
         }
-        assert_eq!(latencies.total().len(), 6);
-        assert_eq!(latencies.durations()[..2], [3, 1]);
-        assert_eq!(latencies.durations()[16], 2);
+        latencies.over(Times { first_byte_us: 7, total_us: 20_000, wait_us: 5 });
+        assert_eq!((latencies.total().len(), latencies.first_byte().len()), (7, 7));
+        assert_eq!(latencies.wait().len(), 1);
+        assert_eq!(durations.buckets[..2], [3, 1]);
+        assert_eq!(durations.buckets[16], 2);
     }
 }

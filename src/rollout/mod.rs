@@ -14,8 +14,8 @@ mod shares;
 mod snapshot;
 mod state;
 mod status;
-mod step;
 mod steering;
+mod step;
 mod view;
 mod workers;
 

@@ -35,18 +35,6 @@ impl World {
     }
 
     pub(super) fn table(&self) -> RouteTable {
-        let upstream = Arc::new(Upstream {
-            name: "somewhere".into(),
-            endpoints: Vec::new(),
-            protocol: Protocol::Auto,
-            replicas: None,
-            tls: None,
-            warmup: None,
-            max_connections: 1,
-            idle_connections: 1,
-            idle_timeout: Duration::ZERO,
-            connect_timeout: Duration::ZERO,
-        });
         let arm = |name: &str, version: &str| Arm {
             name: name.into(),
             version: version.into(),
@@ -64,11 +52,27 @@ impl World {
             arm_header: false,
             toggles: Vec::new(),
         };
+        self.table_of(vec![service])
+    }
+
+    pub(super) fn table_of(&self, services: Vec<Service>) -> RouteTable {
+        let upstream = Arc::new(Upstream {
+            name: "somewhere".into(),
+            endpoints: Vec::new(),
+            protocol: Protocol::Auto,
+            replicas: None,
+            tls: None,
+            warmup: None,
+            max_connections: 1,
+            idle_connections: 1,
+            idle_timeout: Duration::ZERO,
+            connect_timeout: Duration::ZERO,
+        });
         let all = || Condition::All(Vec::new());
         RouteTable::new(TableParts {
             routes: self.routes.iter().map(|name| (all(), route(name))).collect(),
             cohorts: self.cohorts.iter().map(|name| (Arc::from(*name), all())).collect(),
-            services: vec![service],
+            services,
             upstreams: vec![upstream],
         })
     }

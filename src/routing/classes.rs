@@ -6,7 +6,9 @@ use std::{collections::HashMap, net::IpAddr};
 
 use super::{
     hash::FastBuild,
+    names::fingerprint,
     predicate::{Predicate, Test, Value},
+    stretches::Stretches,
 };
 
 /// A set of rows, as a number in [`Masks`].
@@ -28,7 +30,8 @@ pub(super) type Terms = [(usize, Predicate)];
 impl Masks {
     /// No masks yet, of so many rows.
     pub(super) fn new(rows: usize) -> Self {
-        Self { rows, words: rows.div_ceil(64), bits: Vec::new(), known: HashMap::new() }
+        // Never less than two words, so that few rows need one kind of loop only.
+        Self { rows, words: rows.div_ceil(64).max(2), bits: Vec::new(), known: HashMap::new() }
     }
 
     /// Number of words of a mask.
@@ -53,6 +56,11 @@ impl Masks {
         self.shared(bits)
     }
 
+    /// As [`Masks::alive_for`] texts that end with the reverse of `backwards`.
+    fn alive_ending_like(&mut self, terms: &Terms, backwards: &[u8]) -> Mask {
+        self.alive_for(terms, &Value::TextEndingLike(&reversed(backwards)))
+    }
+
     /// The mask of all rows.
     pub(super) fn all(&mut self) -> Mask {
         let bits = self.full();
@@ -66,10 +74,8 @@ impl Masks {
     }
 
     fn full(&self) -> Box<[u64]> {
-        let mut bits = vec![u64::MAX; self.words].into_boxed_slice();
-        if let Some(last) = bits.last_mut().filter(|_| !self.rows.is_multiple_of(64)) {
-            *last = (1 << (self.rows % 64)) - 1;
-        }
+        let mut bits = vec![0; self.words].into_boxed_slice();
+        (0..self.rows).for_each(|row| bits[row / 64] |= 1 << (row % 64));
         bits
     }
 
@@ -88,11 +94,11 @@ impl Masks {
 pub(super) struct TextTable {
     absent: Mask,
     exact: HashMap<Box<[u8]>, Mask, FastBuild>,
-    /// The stretches of all other values, by their first value, in order.
-    stretches: Box<[(Box<[u8]>, Mask)]>,
-    /// What lies before the first stretch.
-    other: Mask,
-    /// Whether `stretches` is in the order of the reversed texts, because the tests ask for ends.
+    /// The fingerprints of the keys of `exact`, one bit each.
+    fingerprints: [u64; 4],
+    /// All other values.
+    stretches: Stretches<Mask>,
+    /// Whether `stretches` are of reversed texts, because the tests ask how a text ends.
     from_end: bool,
 }
 
@@ -109,28 +115,26 @@ impl TextTable {
             });
         }
         let from_end = !ends.is_empty();
-        let stretches = borders(if from_end { ends } else { starts })
-            .into_iter()
-            .map(|first| {
-                let mask = if from_end {
-                    masks.alive_for(terms, &Value::TextEndingLike(&reversed(&first)))
-                } else {
-                    masks.alive_for(terms, &Value::TextLike(&first))
-                };
-                (first, mask)
-            })
-            .collect();
-        let named = named.into_iter().map(|text| {
-            let mask = masks.alive_for(terms, &Value::Text((&*text).into()));
-            (text, mask)
-        });
-        Self {
-            exact: named.collect(),
-            stretches,
+        let stretches = if from_end {
+            let like = |first: &[u8]| masks.alive_ending_like(terms, first);
+            Stretches::new(ends, like)
+        } else {
+            Stretches::new(starts, |first| masks.alive_for(terms, &Value::TextLike(first)))
+        };
+        let mut table = Self {
             absent: masks.alive_for(terms, &Value::Absent),
-            other: masks.alive_for(terms, &Value::TextLike(b"")),
+            exact: HashMap::default(),
+            fingerprints: [0; 4],
+            stretches,
             from_end,
+        };
+        for text in named {
+            let (word, bit) = word_and_bit(&text);
+            table.fingerprints[word] |= bit;
+            let mask = masks.alive_for(terms, &Value::Text((&*text).into()));
+            table.exact.insert(text, mask);
         }
+        table
     }
 
     /// The mask of the rows that live without a value.
@@ -140,39 +144,32 @@ impl TextTable {
 
     /// The mask of the rows that live with this value.
     pub(super) fn at(&self, text: &[u8]) -> Mask {
-        // Most tables hold either no prefixes or no names.
-        if !self.exact.is_empty()
+        let (word, bit) = word_and_bit(text);
+        if self.fingerprints[word] & bit != 0
             && let Some(mask) = self.exact.get(text)
         {
             return *mask;
         }
-        let after = if self.stretches.is_empty() {
-            0
-        } else if self.from_end {
-            self.stretches.partition_point(|(first, _)| first.iter().le(text.iter().rev()))
-        } else {
-            self.stretches.partition_point(|(first, _)| **first <= *text)
-        };
-        after.checked_sub(1).map_or(self.other, |index| self.stretches[index].1)
+        if self.from_end { self.at_end(text) } else { self.stretches.at(text) }
+    }
+
+    /// No name in DNS has more than 255 bytes; what is longer costs an allocation.
+    fn at_end(&self, text: &[u8]) -> Mask {
+        let mut buffer = [0; 255];
+        match buffer.get_mut(..text.len()) {
+            Some(backwards) => {
+                backwards.copy_from_slice(text);
+                backwards.reverse();
+                self.stretches.at(backwards)
+            }
+            None => self.stretches.at(&reversed(text)),
+        }
     }
 }
 
-/// The values at which one stretch of values with the same prefixes ends and another one begins.
-fn borders(prefixes: Vec<Box<[u8]>>) -> Vec<Box<[u8]>> {
-    let ends: Vec<Box<[u8]>> = prefixes.iter().filter_map(|prefix| end_of(prefix)).collect();
-    let mut borders = prefixes;
-    borders.extend(ends);
-    borders.sort_unstable();
-    borders.dedup();
-    borders
-}
-
-/// The first text behind all that begin with this prefix.
-fn end_of(prefix: &[u8]) -> Option<Box<[u8]>> {
-    let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
-    let mut end: Box<[u8]> = prefix[..=last].into();
-    end[last] += 1;
-    Some(end)
+fn word_and_bit(text: &[u8]) -> (usize, u64) {
+    let fingerprint = fingerprint(text);
+    (usize::from(fingerprint / 64), 1 << (fingerprint % 64))
 }
 
 fn reversed(text: &[u8]) -> Box<[u8]> {

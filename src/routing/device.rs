@@ -3,10 +3,17 @@
 //!
 //! Deliberately not a database of devices: it knows the platforms, and a bot only by its own word.
 
+use std::sync::LazyLock;
+
 use http::{HeaderMap, header::USER_AGENT};
-use memchr::memmem::find;
+use memchr::memmem::Finder;
 
 use super::Device;
+
+/// Made once: a finder takes longer to make than to use on a `User-Agent`.
+static ANDROID: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Android"));
+static MOBILE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Mobile"));
+static TABLET: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Tablet"));
 
 /// A set of kinds of device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,13 +96,13 @@ fn by_agent(agent: &[u8]) -> DeviceSet {
         return DeviceSet::of(&[Device::Ios, Device::Tablet]);
     }
     let within = &platform[..memchr::memchr(b')', platform).unwrap_or(platform.len())];
-    let says_mobile = || find(platform, b"Mobile").is_some();
-    if find(within, b"Android").is_some() {
+    let says_mobile = || MOBILE.find(platform).is_some();
+    if ANDROID.find(within).is_some() {
         // Phones say "Mobile", tablets do not.
         let size = if says_mobile() { Device::Mobile } else { Device::Tablet };
         return DeviceSet::of(&[Device::Android, size]);
     }
-    if find(within, b"Tablet").is_some() {
+    if TABLET.find(within).is_some() {
         return DeviceSet::of(&[Device::Tablet]);
     }
     DeviceSet::of(&[if says_mobile() { Device::Mobile } else { Device::Desktop }])

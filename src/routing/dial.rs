@@ -37,9 +37,12 @@ impl Dials {
 #[derive(Clone, Debug)]
 pub struct ServiceDial {
     weights_bp: Vec<u16>,
-    /// Table 0 is that of cohorts without a policy.
-    tables: Vec<Table>,
-    /// Index into `tables` by cohort; cohorts beyond the end use table 0.
+    /// For cohorts without a policy.
+    usual: Table,
+    /// For the others.
+    special: Vec<Table>,
+    /// By cohort, 0 for the usual table, else one more than the index of a special one. Cohorts
+    /// beyond the end use the usual table.
     by_cohort: Box<[u16]>,
 }
 
@@ -65,14 +68,18 @@ impl ServiceDial {
         let weights_bp = fitted(weights_bp, service.arms.len().saturating_sub(1));
         let beyond_zeros = zeros.iter().map(|(cohort, _)| usize::from(cohort.0) + 1).max();
         let cohorts = service.cohorts.len().max(beyond_zeros.unwrap_or(0));
-        let mut dial =
-            Self { tables: vec![Table::of(&weights_bp)], by_cohort: Box::default(), weights_bp };
+        let mut dial = Self {
+            usual: Table::of(&weights_bp),
+            special: Vec::new(),
+            by_cohort: Box::default(),
+            weights_bp,
+        };
         dial.by_cohort = (0..cohorts)
             .map(|cohort| {
                 let policy = service.cohorts.get(cohort).copied().unwrap_or_default();
                 let zeros = zeros.iter().filter(|(at, _)| usize::from(at.0) == cohort);
                 let table = dial.table_for(policy, zeros.map(|(_, arm)| *arm));
-                dial.shared(table)
+                dial.number_of(table)
             })
             .collect();
         dial
@@ -105,8 +112,11 @@ impl ServiceDial {
     }
 
     fn table(&self, cohort: CohortId) -> &Table {
-        let index = self.by_cohort.get(usize::from(cohort.0)).copied().unwrap_or(0);
-        &self.tables[usize::from(index)]
+        let number = self.by_cohort.get(usize::from(cohort.0)).copied().unwrap_or(0);
+        match usize::from(number) {
+            0 => &self.usual,
+            number => &self.special[number - 1],
+        }
     }
 
     fn table_for(&self, policy: CohortPolicy, zeros: impl Iterator<Item = ArmIndex>) -> Table {
@@ -129,13 +139,16 @@ impl ServiceDial {
         Table::of(&weights_bp)
     }
 
-    /// The index of an equal table, which is added if there is none.
-    fn shared(&mut self, table: Table) -> u16 {
-        let index = self.tables.iter().position(|known| *known == table).unwrap_or_else(|| {
-            self.tables.push(table);
-            self.tables.len() - 1
+    /// The number of an equal table in `by_cohort`; it is kept if there is none.
+    fn number_of(&mut self, table: Table) -> u16 {
+        if table == self.usual {
+            return 0;
+        }
+        let index = self.special.iter().position(|known| *known == table).unwrap_or_else(|| {
+            self.special.push(table);
+            self.special.len() - 1
         });
-        index as u16
+        index as u16 + 1
     }
 }
 
@@ -334,8 +347,8 @@ mod tests {
         let capped = CohortPolicy { pin: None, max_weight_bp: Some(500) };
         let service = service(1, &[capped; 1000]);
         let dial = ServiceDial::new(&service, &[2500]);
-        assert_eq!(dial.tables.len(), 2);
-        let bytes: usize = dial.tables.iter().map(|table| size_of_val(&*table.runs)).sum();
+        assert_eq!(dial.special.len(), 1);
+        let bytes: usize = dial.special.iter().map(|table| size_of_val(&*table.runs)).sum();
         assert!(bytes <= 32, "{bytes}");
     }
 

@@ -15,9 +15,11 @@ mod device;
 mod classes;
 mod hash;
 mod matcher;
+mod names;
 mod precedence;
 mod predicate;
 mod rows;
+mod stretches;
 mod tree;
 
 mod assignment;

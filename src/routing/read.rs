@@ -5,36 +5,50 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, header::COOKIE};
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 
-/// The cookies of a request by name and value, over all its `Cookie` fields. Quotes around a value
-/// are not part of it.
+/// The cookies of a request by name and raw value, over all its `Cookie` fields.
 pub(super) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers.get_all(COOKIE).iter().flat_map(|field| Parts { rest: field.as_bytes(), by: b';' }).map(
-        |cookie| {
-            let (name, value) = split_at_equals(cookie);
-            (name.trim_ascii(), unquoted(value.trim_ascii()))
-        },
-    )
+    fields(headers).map(|cookie| {
+        let (name, value) = split_at_equals(cookie);
+        (name.trim_ascii(), value)
+    })
+}
+
+/// The value of a cookie without the space and the quotes around it.
+pub(super) fn cookie_value(raw: &[u8]) -> &[u8] {
+    match raw.trim_ascii() {
+        [b'"', inner @ .., b'"'] => inner,
+        value => value,
+    }
 }
 
 /// The value of the first cookie of this name.
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    cookies(headers).find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+    fields(headers).find_map(|cookie| {
+        let rest = cookie.trim_ascii_start().strip_prefix(name.as_bytes())?.trim_ascii_start();
+        let raw = if rest.is_empty() { rest } else { rest.strip_prefix(b"=")? };
+        Some(cookie_value(raw))
+    })
 }
 
-/// The parameters of a query by name and value, decoded as forms are: `+` is a space, `%XX` a byte,
-/// and an escape that is none stays as it stands.
-pub(super) fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+fn fields(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(COOKIE).iter().flat_map(|field| Parts { rest: field.as_bytes(), by: b';' })
+}
+
+/// The parameters of a query by name, decoded, and raw value.
+pub(super) fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, &[u8])> {
     Parts { rest: query.as_bytes(), by: b'&' }.map(|parameter| {
         let (name, value) = split_at_equals(parameter);
-        (form_decoded(name), form_decoded(value))
+        (form_decoded(name), value)
     })
 }
 
 /// The value of the first parameter of this name.
 pub(super) fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, [u8]>> {
-    parameters(query?).find(|(found, _)| **found == *name.as_bytes()).map(|(_, value)| value)
+    parameters(query?)
+        .find(|(found, _)| **found == *name.as_bytes())
+        .map(|(_, raw)| form_decoded(raw))
 }
 
 /// What lies between separators, empty parts left out.
@@ -60,21 +74,34 @@ impl<'a> Iterator for Parts<'a> {
 }
 
 fn split_at_equals(pair: &[u8]) -> (&[u8], &[u8]) {
-    match memchr(b'=', pair) {
+    match position_near(b'=', pair) {
         Some(at) => (&pair[..at], &pair[at + 1..]),
         None => (pair, &[]),
     }
 }
 
-fn unquoted(value: &[u8]) -> &[u8] {
-    match value {
-        [b'"', inner @ .., b'"'] => inner,
-        _ => value,
+/// Where a byte is that is expected within the first few: eight at a time, which is there before a
+/// search for long texts has begun.
+fn position_near(byte: u8, text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let (words, rest) = text.as_chunks();
+    for (index, word) in words.iter().enumerate() {
+        // The lowest top bit that is set is that of the first byte that became 0.
+        let zero_where_equal = u64::from_le_bytes(*word) ^ (ONES * u64::from(byte));
+        let found = zero_where_equal.wrapping_sub(ONES) & !zero_where_equal & TOPS;
+        if found != 0 {
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
     }
+    let in_rest = rest.iter().position(|found| *found == byte)?;
+    Some(words.len() * 8 + in_rest)
 }
 
-fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr2(b'%', b'+', text).is_none() {
+/// Text decoded as in forms: `+` is a space, `%XX` a byte, and an escape that is none stays as it
+/// stands.
+pub(super) fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(text);
     }
     let mut decoded = Vec::with_capacity(text.len());
@@ -155,6 +182,15 @@ mod tests {
         assert_eq!(parameter_in("&&a&b=", "a").as_deref(), Some(""));
         assert_eq!(parameter_in("a=1&a=2", "a").as_deref(), Some("1"));
         assert_eq!(parameter(None, "a"), None);
+    }
+
+    #[test]
+    fn the_first_of_several_separators_is_found_anywhere() {
+        for before in 0..20 {
+            let text = [&vec![0xbd; before][..], b"=<==>="].concat();
+            assert_eq!(position_near(b'=', &text), Some(before));
+            assert_eq!(position_near(b'=', &text[..before]), None);
+        }
     }
 
     #[test]

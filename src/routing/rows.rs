@@ -5,7 +5,7 @@
 //! What cannot be tabled (regular expressions, shares of keys, `any` and `not` over several
 //! attributes) is the row's remainder, asked only of rows that are alive, in their order.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
 use http::HeaderName;
 
@@ -13,18 +13,15 @@ use super::{
     RequestHead,
     classes::{AddressTable, Mask, Masks, Terms, TextTable},
     device::{DeviceSet, devices},
-    hash::FastBuild,
+    names::{MAX_NAMES, Names},
     predicate::{Attribute, Predicate, Value},
-    read::{cookies, parameters},
+    read::{cookie_value, cookies, form_decoded, parameters},
 };
 
 /// Most rows of one index; more are cut into several. It bounds the memory of the masks, which is
 /// at most the square of this for every attribute.
 const MAX_ROWS: usize = 4096;
 const MAX_WORDS: usize = MAX_ROWS / 64;
-
-/// Most cookies, or parameters, that are told apart in one pass.
-const MAX_NAMES: usize = 64;
 
 /// Conditions, asked in their order.
 #[derive(Clone, Debug, Default)]
@@ -76,9 +73,10 @@ enum Reader {
 }
 
 /// Tables of several attributes that are read in one pass over cookies or parameters.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Named {
-    by_name: HashMap<Box<[u8]>, usize, FastBuild>,
+    names: Names,
+    /// By the number of the name.
     tables: Vec<TextTable>,
 }
 
@@ -106,13 +104,20 @@ impl Chunk {
     }
 
     fn first(&self, head: &RequestHead<'_>) -> Option<usize> {
-        let mut words = [0; MAX_WORDS];
-        let mut alive = Alive { masks: &self.masks, words: &mut words[..self.masks.words()] };
-        alive.words.copy_from_slice(self.masks.at(self.all));
-        for reader in &self.readers {
-            if !reader.narrow(&mut alive, head) {
-                return None;
-            }
+        // Clearing the largest buffer would take as long as reading an attribute.
+        match self.masks.words() {
+            0..=2 => self.first_in(&mut [0; 2], head),
+            3..=16 => self.first_in(&mut [0; 16], head),
+            _ => self.first_in(&mut [0; MAX_WORDS], head),
+        }
+    }
+
+    fn first_in(&self, buffer: &mut [u64], head: &RequestHead<'_>) -> Option<usize> {
+        let words = &mut buffer[..self.masks.words()];
+        words.copy_from_slice(self.masks.at(self.all));
+        let mut alive = Alive { masks: &self.masks, words };
+        if !self.readers.iter().all(|reader| reader.narrow(&mut alive, head)) {
+            return None;
         }
         alive.rows().find(|row| self.remainders[*row].iter().all(|term| term.holds(head)))
     }
@@ -127,8 +132,15 @@ struct Alive<'a> {
 impl Alive<'_> {
     /// Rules out what is not in the mask; whether any row is left.
     fn keep(&mut self, mask: Mask) -> bool {
+        let kept = self.masks.at(mask);
+        // Up to 128 rows, without the overhead of a vectorised loop.
+        if let ([one, other], [kept_one, kept_other]) = (&mut *self.words, kept) {
+            *one &= kept_one;
+            *other &= kept_other;
+            return *one | *other != 0;
+        }
         let mut left = 0;
-        for (word, kept) in self.words.iter_mut().zip(self.masks.at(mask)) {
+        for (word, kept) in self.words.iter_mut().zip(kept) {
             *word &= kept;
             left |= *word;
         }
@@ -159,7 +171,7 @@ impl Iterator for Bits {
 /// The readers of all attributes, the cheap ones first.
 fn readers(masks: &mut Masks, terms: &[(Attribute, Vec<(usize, Predicate)>)]) -> Box<[Reader]> {
     let mut readers = Vec::new();
-    let (mut cookies, mut parameters) = (vec![Named::default()], vec![Named::default()]);
+    let (mut cookies, mut parameters) = (Vec::new(), Vec::new());
     let mut device = None;
     for (attribute, terms) in terms {
         match attribute {
@@ -177,19 +189,18 @@ fn readers(masks: &mut Masks, terms: &[(Attribute, Vec<(usize, Predicate)>)]) ->
             Attribute::Device => device = Some(Reader::Device(device_table(masks, terms))),
         }
     }
-    let used = |named: &Named| !named.tables.is_empty();
-    readers.extend(cookies.into_iter().filter(used).map(Reader::Cookies));
-    readers.extend(parameters.into_iter().filter(used).map(Reader::Parameters));
+    readers.extend(cookies.into_iter().map(Reader::Cookies));
+    readers.extend(parameters.into_iter().map(Reader::Parameters));
     readers.extend(device);
     readers.into()
 }
 
 fn add_named(groups: &mut Vec<Named>, name: &str, table: TextTable) {
     if groups.last().is_none_or(|group| group.tables.len() == MAX_NAMES) {
-        groups.push(Named::default());
+        groups.push(Named { names: Names::new(), tables: Vec::new() });
     }
     if let Some(group) = groups.last_mut() {
-        group.by_name.insert(name.as_bytes().into(), group.tables.len());
+        group.names.add(name.as_bytes());
         group.tables.push(table);
     }
 }
@@ -212,9 +223,13 @@ impl Reader {
                 let value = head.headers.get(name);
                 alive.keep(value.map_or(table.absent(), |value| table.at(value.as_bytes())))
             }
-            Self::Cookies(named) => named.narrow(alive, cookies(head.headers)),
+            Self::Cookies(named) => {
+                let value = |raw| Cow::Borrowed(cookie_value(raw));
+                named.narrow(alive, cookies(head.headers), value)
+            }
             Self::Parameters(named) => {
-                named.narrow(alive, head.query.into_iter().flat_map(parameters))
+                let query = head.query.unwrap_or_default();
+                named.narrow(alive, parameters(query), form_decoded)
             }
             Self::Device(table) => alive.keep(table[usize::from(devices(head.headers).bits())]),
         }
@@ -222,20 +237,21 @@ impl Reader {
 }
 
 impl Named {
-    /// Goes through the pairs once. Of several of a name the first counts.
-    fn narrow<T: AsRef<[u8]>>(
+    /// Goes through the pairs of name and raw value once. Of several of a name the first counts.
+    fn narrow<'a>(
         &self,
         alive: &mut Alive<'_>,
-        pairs: impl Iterator<Item = (T, T)>,
+        pairs: impl Iterator<Item = (impl AsRef<[u8]>, &'a [u8])>,
+        value: impl Fn(&'a [u8]) -> Cow<'a, [u8]>,
     ) -> bool {
         let mut unseen = u64::MAX >> (MAX_NAMES - self.tables.len());
-        for (name, value) in pairs {
-            let Some(index) = self.by_name.get(name.as_ref()) else { continue };
+        for (name, raw) in pairs {
+            let Some(index) = self.names.find(name.as_ref()) else { continue };
             if unseen >> index & 1 == 0 {
                 continue;
             }
             unseen &= !(1 << index);
-            if !alive.keep(self.tables[*index].at(value.as_ref())) {
+            if !alive.keep(self.tables[index].at(&value(raw))) {
                 return false;
             }
             if unseen == 0 {

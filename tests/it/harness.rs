@@ -181,13 +181,14 @@ impl Haldane {
     pub(crate) async fn in_dir(dir: tempfile::TempDir, workers: usize) -> Self {
         let path = dir.path().join("haldane.yaml");
         let running = tokio::task::spawn_blocking(move || {
-            let compiled = config::load(&path, &no_environment).map_err(|it| it.to_string())?;
+            let text = config::read(&path).map_err(|it| it.to_string())?;
+            let compiled =
+                config::compile_text(&text, &path, &no_environment).map_err(|it| it.to_string())?;
             let options = app::Options {
                 workers,
-                config_text: std::fs::read_to_string(&path).unwrap().into(),
                 config_path: Some(path),
+                config_text: text.into(),
                 env: no_environment,
-                ..app::Options::new()
             };
             app::start(compiled, options).map_err(|error| format!("{error:#}"))
         });

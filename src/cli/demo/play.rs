@@ -144,10 +144,11 @@ async fn watch(
     let mut onset = Some(span.onset);
     let mut stopped = std::pin::pin!(stopped());
     let mut stopping = false;
+    let mut at = 0;
     loop {
         tokio::select! {
             sample = samples.recv() => {
-                let Some(sample) = sample else { return Ok(run) };
+                let Some(sample) = sample else { break };
                 window.record(&sample);
                 run.record(&sample, sample.due >= span.onset, weight(&handle.snapshot()));
             }
@@ -156,8 +157,8 @@ async fn watch(
                     say(&format!("------ {}", arguments.regress.story()))?;
                 }
                 let (second, window) = window.turn();
+                at = (now - span.started).as_secs();
                 let weight = weight(&handle.snapshot());
-                let at = (now - span.started).as_secs();
                 say(&table::line(at, Some(weight), &second, &window))?;
             }
             () = &mut stopped, if !stopping => {
@@ -167,6 +168,11 @@ async fn watch(
             }
         }
     }
+    let (second, window) = window.turn();
+    if second.served() + second.unserved > 0 {
+        say(&table::line(at + 1, Some(weight(&handle.snapshot())), &second, &window))?;
+    }
+    Ok(run)
 }
 
 /// The canary's weight in force, as a share of 1.

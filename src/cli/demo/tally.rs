@@ -136,8 +136,8 @@ pub(super) struct Run {
     variance: f64,
 }
 
-/// The two-sided 99.9 % quantile of the normal distribution.
-const Z: f64 = 3.2905;
+/// The two-sided 99.99 % quantile of the normal distribution.
+const Z: f64 = 3.8906;
 
 impl Run {
     pub(super) fn new() -> Self {
@@ -161,7 +161,7 @@ impl Run {
         whole
     }
 
-    /// Where the canary's share should be found 999 times in 1,000, by the normal approximation
+    /// Where the canary's share should be found 9,999 times in 10,000, by the normal approximation
     /// with a continuity correction.
     pub(super) fn expected_share(&self) -> (f64, f64) {
         let served = self.whole().served().max(1) as f64;
@@ -208,8 +208,8 @@ mod tests {
             run.record(&sample(Some(arm), 1), number >= 500, weight);
         }
         let (low, high) = run.expected_share();
-        assert!(low > 0.15 && low < 0.17, "{low}");
-        assert!(high > 0.23 && high < 0.25, "{high}");
+        assert!(low > 0.14 && low < 0.16, "{low}");
+        assert!(high > 0.24 && high < 0.26, "{high}");
         assert_eq!(run.whole().share(), Some(0.2));
     }
 

@@ -4,6 +4,8 @@ use super::{behaviour::Regress, table::percent, tally::Run};
 
 /// Fewer canary requests than this after the onset say nothing about a regression.
 const ENOUGH: u64 = 100;
+/// The same for a regression of the tail, of which 100 requests may hold too little.
+const ENOUGH_FOR_TAIL: u64 = 200;
 
 /// One thing that should be so.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub(super) fn checks(run: &Run, regress: Regress, counted: u64) -> Vec<Check> {
             passed: whole.share().is_some_and(|share| (low..=high).contains(&share)),
             text: format!(
                 "the canary's share is {}; by its weight and chance alone it is between {} and {} \
-                 (99.9 %)",
+                 (99.99 %)",
                 percent(whole.share()),
                 percent(Some(low)),
                 percent(Some(high))
@@ -60,7 +62,8 @@ fn regression(run: &Run, regress: Regress) -> Option<Check> {
             text: format!("failed in the canary: {failed}"),
         });
     }
-    if before.requests < ENOUGH || after.requests < ENOUGH {
+    let enough = if regress == Regress::Tail { ENOUGH_FOR_TAIL } else { ENOUGH };
+    if before.requests < ENOUGH || after.requests < enough {
         return None;
     }
     match regress {
@@ -95,11 +98,11 @@ mod tests {
     use super::*;
     use crate::cli::demo::load::{Sample, ServedBy};
 
-    /// A run of 1,000 requests at 20 %, every fifth of them at the canary, with these latencies.
+    /// A run of 2,000 requests at 20 %, every fifth of them at the canary, with these latencies.
     fn run(canary_ms: [u64; 2], failed: bool) -> Run {
         let mut run = Run::new();
-        for number in 0..1_000_u64 {
-            let regressed = number >= 500;
+        for number in 0..2_000_u64 {
+            let regressed = number >= 1_000;
             let canary = number % 5 == 0;
             let served_by = if canary { ServedBy::Canary } else { ServedBy::Baseline };
             let latency_ms = if canary { canary_ms[usize::from(regressed)] } else { 10 };
@@ -120,28 +123,28 @@ mod tests {
 
     #[test]
     fn a_run_as_planned_passes() {
-        assert!(passes(&run([10, 10], false), Regress::None, 1_000));
-        assert!(passes(&run([10, 15], false), Regress::Latency, 1_000));
-        assert!(passes(&run([10, 80], false), Regress::Tail, 1_000));
-        assert!(passes(&run([10, 10], true), Regress::Errors, 1_000));
+        assert!(passes(&run([10, 10], false), Regress::None, 2_000));
+        assert!(passes(&run([10, 15], false), Regress::Latency, 2_000));
+        assert!(passes(&run([10, 80], false), Regress::Tail, 2_000));
+        assert!(passes(&run([10, 10], true), Regress::Errors, 2_000));
     }
 
     #[test]
     fn a_regression_that_does_not_show_fails_the_demo() {
-        assert!(!passes(&run([10, 10], false), Regress::Latency, 1_000));
-        assert!(!passes(&run([10, 10], false), Regress::Errors, 1_000));
-        assert!(!passes(&run([10, 10], true), Regress::None, 1_000));
+        assert!(!passes(&run([10, 10], false), Regress::Latency, 2_000));
+        assert!(!passes(&run([10, 10], false), Regress::Errors, 2_000));
+        assert!(!passes(&run([10, 10], true), Regress::None, 2_000));
     }
 
     #[test]
     fn a_miscount_fails_the_demo() {
-        assert!(!passes(&run([10, 10], false), Regress::None, 999));
+        assert!(!passes(&run([10, 10], false), Regress::None, 1_999));
     }
 
     #[test]
     fn a_wrong_split_fails_the_demo() {
         let mut run = run([10, 10], false);
-        for _ in 0..100 {
+        for _ in 0..200 {
             let sample = Sample {
                 due: Instant::now(),
                 served_by: Some(ServedBy::Canary),
@@ -150,6 +153,6 @@ mod tests {
             };
             run.record(&sample, true, 0.2);
         }
-        assert!(!passes(&run, Regress::None, 1_100));
+        assert!(!passes(&run, Regress::None, 2_200));
     }
 }
