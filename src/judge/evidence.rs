@@ -243,8 +243,7 @@ impl Workbench {
     /// Places the observations of the last bet on another bank of the same definitions.
     fn settle(&mut self, block: &Block<'_>, bank: &mut Bank, config: &JudgeConfig) {
         let seconds = f64::from(block.ticks.max(1)) * TICK_SECONDS;
-        let shared = -(-seconds / config.memory_seconds.max(1.0)).exp_m1();
-        bank.update(&self.observations, shared, &mut self.factors);
+        bank.update(&self.observations, seconds, config.memory_seconds, &mut self.factors);
     }
 }
 
