@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::Uri;
 
-use super::{demo, explain, logging::LogFormat};
+use super::{demo, explain, logging::LogFormat, simulate};
 
 /// The configuration of the system, used where none is named.
 pub(super) const DEFAULT_CONFIG: &str = "/etc/haldane/haldane.yaml";
@@ -64,6 +64,8 @@ pub(super) enum Verb {
     },
     /// Say which route, cohort and arm a request gets, and why
     Explain(explain::Arguments),
+    /// Play the judge over made-up traffic
+    Simulate(simulate::Arguments),
     /// Say what is going on
     Status(Status),
     /// Set a canary's weight and stay there until `resume`

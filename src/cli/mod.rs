@@ -13,6 +13,7 @@ mod manual;
 mod reload;
 mod run;
 mod schema;
+mod simulate;
 mod status;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Verb::Demo(arguments) => demo::run(arguments),
         Verb::Check { config } => check::run(global.output, config),
         Verb::Explain(arguments) => explain::run(global.output, arguments),
+        Verb::Simulate(arguments) => simulate::run(global.output, arguments),
         Verb::Status(arguments) => wait_for(status::run(global, arguments)),
         Verb::SetWeight(to) => {
             let action = Action::plain("weight", &to.why.reason).with("weight", &*to.weight);

@@ -20,7 +20,7 @@ use super::{
     reading::Reading,
     yaml::{Kind, Node},
 };
-use crate::lab::scenario::Scenario;
+use crate::lab::Scenario;
 
 /// Most cells of a sweep.
 const MOST_CELLS: usize = 1000;
@@ -174,7 +174,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::lab::scenario::{Rate, Slower, Weighting};
+    use crate::lab::{Rate, Slower, Weighting};
 
     fn compile(text: &str) -> Result<Vec<Cell>, Problems> {
         compile_scenario(text, Path::new("scenario.yaml"), &|_| None)

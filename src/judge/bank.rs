@@ -7,14 +7,16 @@ use super::{
     wealth::{Wealth, ln_mean},
 };
 
-/// Share of the wealth that is never handed back to the prior: it finds drifts too slow for the
-/// other half.
-const STEADY: f64 = 0.35;
+/// Part of the wealth that is never handed back to the prior: it finds drifts too slow for the
+/// other part.
+const STEADY: f64 = 0.25;
 
 /// The wealth of one component on one group of definitions.
 ///
-/// Two halves are averaged, one with fixed share and one without: averages of supermartingales in
-/// one filtration are supermartingales (Vovk, Wang, arXiv 1912.06116).
+/// Two parts are averaged, one that shares and one that does not: averages of supermartingales in
+/// one filtration are supermartingales (Vovk, Wang, arXiv 1912.06116). What is shared falls with
+/// the time judged, so that a long healthy stage does not bleed the wealth out (Adamskiy, Koolen,
+/// Chernov, Vovk, "A closer look at adaptive regret", ALT 2012).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Bank {
     name: BankName,
@@ -22,6 +24,8 @@ pub(super) struct Bank {
     prior: Vec<f64>,
     steady: Wealth,
     sharing: Wealth,
+    /// Time judged.
+    seconds: f64,
     ln: f64,
     peak_ln: f64,
 }
@@ -42,6 +46,7 @@ impl Bank {
             prior,
             steady: wealth.clone(),
             sharing: wealth,
+            seconds: 0.0,
             ln: 0.0,
             peak_ln: 0.0,
         })
@@ -55,9 +60,18 @@ impl Bank {
         &self.definitions
     }
 
-    /// One block. `observations` are those of the definitions in order, `shared` the share of the
-    /// sharing half that is handed back, `factors` room for them.
-    pub(super) fn update(&mut self, observations: &[f64], shared: f64, factors: &mut Vec<f64>) {
+    /// One block. `observations` are those of the definitions in order, `factors` is room for the
+    /// bets. Of the sharing part, the block's part of `memory` and of the time judged so far is
+    /// handed back first.
+    pub(super) fn update(
+        &mut self,
+        observations: &[f64],
+        seconds: f64,
+        memory: f64,
+        factors: &mut Vec<f64>,
+    ) {
+        let shared = seconds / (memory + self.seconds + seconds);
+        self.seconds += seconds;
         factors.clear();
         factors.push(1.0);
         for x in observations {

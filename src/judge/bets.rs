@@ -7,7 +7,7 @@ use super::Definition;
 pub(super) const STAKES: [f64; 5] = [0.02, 0.07, 0.2, 0.5, 0.95];
 
 /// What is kept as cash.
-const CASH: f64 = 0.15;
+const CASH: f64 = 0.25;
 
 /// Relative places of the stakes.
 fn tilt(definition: Definition) -> [f64; STAKES.len()] {

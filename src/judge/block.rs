@@ -90,11 +90,13 @@ pub enum Coin {
         /// That probability; strata with 0 or 1 are left out.
         share: f64,
     },
-    /// A coin per unit (user, session): the probability that a bad event of this stratum is the
-    /// canary's, given the past, from [`Interval::share`](super::Interval::share). One stratum
-    /// with the share of the epoch, `w / (w + w_b)`, carries `started` and the events of units
-    /// never counted before; units known to lie in a narrower interval form strata of their own
-    /// that carry bad counts only.
+    /// A coin per unit (user, session): the probability, given the past, that a bad event of this
+    /// stratum is the canary's. A unit's hash is uniform in the interval that its counted events
+    /// have left of it, so that is the part of the interval below `w / (w + w_b)`, and an event
+    /// whose side is known is not counted (Fisher randomisation, carried through changes of
+    /// weights). One stratum with the share of the epoch carries `started` and the events of
+    /// units never counted before; units known to lie in a narrower interval form strata of their
+    /// own that carry bad counts only.
     Unit {
         /// That probability; strata with 0 or 1 are left out.
         share: f64,

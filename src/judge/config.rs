@@ -61,8 +61,8 @@ pub struct JudgeConfig {
     /// Length in seconds of the first rollback block; later ones by
     /// [`Judge::set_block_seconds`](super::Judge::set_block_seconds).
     pub block_seconds: u32,
-    /// Memory of the change detector in seconds: after how long a bet that lost everything is
-    /// given new money.
+    /// Memory of the change detector in seconds: bets that lost are given new money at a rate of
+    /// one over this and the time judged.
     pub memory_seconds: f64,
 }
 
@@ -79,7 +79,7 @@ impl Default for JudgeConfig {
             margin_latency: 0.25,
             prove_objective: false,
             block_seconds: 5,
-            memory_seconds: 600.0,
+            memory_seconds: 1500.0,
         }
     }
 }

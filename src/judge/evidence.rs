@@ -114,6 +114,11 @@ impl Evidence {
         });
     }
 
+    /// Makes the room that a snapshot does not carry, so that nothing is allocated later.
+    pub(super) fn make_room(&mut self) {
+        self.watched.iter_mut().flat_map(|w| &mut w.gathered).for_each(Gathering::make_room);
+    }
+
     /// Takes in one stretch.
     pub(super) fn add(
         &mut self,
@@ -243,8 +248,7 @@ impl Workbench {
     /// Places the observations of the last bet on another bank of the same definitions.
     fn settle(&mut self, block: &Block<'_>, bank: &mut Bank, config: &JudgeConfig) {
         let seconds = f64::from(block.ticks.max(1)) * TICK_SECONDS;
-        let shared = -(-seconds / config.memory_seconds.max(1.0)).exp_m1();
-        bank.update(&self.observations, shared, &mut self.factors);
+        bank.update(&self.observations, seconds, config.memory_seconds, &mut self.factors);
     }
 }
 

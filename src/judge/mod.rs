@@ -9,7 +9,6 @@ mod bets;
 mod block;
 mod breaker;
 mod calibrate;
-mod coins;
 mod config;
 mod definition;
 mod effect;
@@ -31,12 +30,11 @@ pub use block::{
 };
 pub use breaker::{Breaker, BreakerState, BreakerTick, Ended};
 pub use calibrate::{BLOCK_SECONDS, Calibration, Placebo};
-pub use coins::Interval;
 pub use config::{Component, JudgeConfig, Scope};
 pub use definition::{BankName, Definition};
 pub use effect::{CONFIDENCE, Effect, Size};
 pub use missing::Missing;
-pub use promotion::Proof;
+pub use promotion::{Proof, bake_floor_blocks};
 pub use shares::ShareCheck;
 pub use suspicion::Suspicion;
 pub use thinning::MAX_STRATA;
@@ -107,7 +105,8 @@ impl Judge {
 
     /// A judge that goes on where the snapshot was taken.
     #[must_use]
-    pub fn restore(snapshot: Snapshot) -> Self {
+    pub fn restore(mut snapshot: Snapshot) -> Self {
+        snapshot.evidence.make_room();
         Self { state: snapshot, bench: Workbench::new() }
     }
 
@@ -159,7 +158,8 @@ impl Judge {
         self.verdict()
     }
 
-    /// Takes in trials of the whole service, for promotion and for effect sizes.
+    /// Takes in trials of the whole service, for promotion, for effect sizes and for what is
+    /// missing. Without them no verdict is better than [`Level::Holding`].
     pub fn trials(&mut self, trials: &Trials<'_>) {
         let state = &mut self.state;
         let thinning = self.bench.thinning();

@@ -1,25 +1,17 @@
 //! Matched thinning: the share of the bad events that is the canary's, after the arm with more
 //! traffic per pod was thinned down to the other's, as an observation with mean at most zero.
 
+mod integral;
+
 use super::{
     Coin, Pods,
     definition::{Bins, PSI},
     quadrature::{NODES, Node, nodes},
 };
+use integral::{Kept, Points, REACHES, SERVES, SHARPEST};
 
 /// Most strata of one block; what exceeds is left out.
 pub const MAX_STRATA: usize = 32;
-
-/// Up to this expected number of kept events, times the part of it that is integrated, the
-/// quadrature is exact.
-const SHARPEST: f64 = 40.0;
-
-/// The parts of the interval, counted from one downwards, that are integrated: for few events all
-/// of it, for many the end where something is left of the integrand.
-const REACHES: [f64; 2] = [1.0, 0.25];
-
-/// The expected number of kept events up to which each reach serves.
-const SERVES: [f64; 2] = [SHARPEST / REACHES[0], SHARPEST / REACHES[1]];
 
 /// Bound on the error of the quadrature and on what lies beyond its reach, taken to the safe
 /// side.
@@ -54,86 +46,6 @@ struct Thinned {
     /// Good baseline requests, and the probability that one makes a virtual event.
     good: f64,
     virtual_share: f64,
-}
-
-/// The thinning of one arm.
-#[derive(Clone, Copy, Debug, Default)]
-struct Kept {
-    /// An event is kept with this probability.
-    keep: f64,
-    bins: Bins,
-    /// By reach and psi; kept while `keep` stays.
-    rows: [[Row; PSI.len()]; REACHES.len()],
-    filled: [[bool; PSI.len()]; REACHES.len()],
-}
-
-/// Of one event of one weight: ln(1 - keep * (1 - t^psi)), and what it adds to the slope,
-/// psi * keep * t^(psi - 1) / (1 - keep * (1 - t^psi)).
-#[derive(Clone, Copy, Debug, Default)]
-struct Row {
-    ln: [f64; NODES],
-    slope: [f64; NODES],
-}
-
-impl Row {
-    fn new(psi: usize, keep: f64, points: &Points) -> Self {
-        let lost = &points.lost[psi];
-        let mut row = Self::default();
-        for i in 0..NODES {
-            row.slope[i] =
-                PSI[psi] * keep * (1.0 - lost[i]) / ((1.0 - keep * lost[i]) * (1.0 - points.u[i]));
-            row.ln[i] =
-                if keep == 1.0 { PSI[psi] * points.ln_t[i] } else { (-keep * lost[i]).ln_1p() };
-        }
-        row
-    }
-}
-
-impl Kept {
-    fn set_keep(&mut self, keep: f64) {
-        if self.keep != keep {
-            self.keep = keep;
-            self.filled = Default::default();
-        }
-    }
-
-    fn expected(&self) -> f64 {
-        self.bins.used().iter().map(|&(psi, count)| self.keep * count * PSI[psi]).sum()
-    }
-
-    fn ln_nothing(&self) -> f64 {
-        self.bins.used().iter().map(|&(_, count)| ln_power(1.0 - self.keep, count)).sum()
-    }
-}
-
-/// The points of an integral.
-#[derive(Clone, Copy, Debug)]
-struct Points {
-    u: [f64; NODES],
-    /// ln(1 - u).
-    ln_t: [f64; NODES],
-    /// 1 - (1 - u)^psi by psi.
-    lost: [[f64; NODES]; PSI.len()],
-}
-
-impl Points {
-    /// The nodes of the interval from 0 to `reach`.
-    fn new(nodes: &[Node; NODES], reach: f64) -> Self {
-        let u = nodes.map(|node| node.at * reach);
-        let lost = PSI.map(|psi| u.map(|u| lost(u, psi)));
-        Self { u, ln_t: u.map(|u| (-u).ln_1p()), lost }
-    }
-}
-
-/// 1 - (1 - u)^psi for a whole psi, exact for the smallest u, and below one.
-fn lost(u: f64, psi: f64) -> f64 {
-    let t = 1.0 - u;
-    let (mut sum, mut power) = (0.0, 1.0);
-    for _ in 0..psi as u32 {
-        sum += power;
-        power *= t;
-    }
-    (u * sum).min(1.0 - f64::EPSILON)
 }
 
 /// The thinning of the block at hand. Made once; preparing a block allocates nothing.
@@ -268,7 +180,7 @@ impl Thinning {
         }
         let certain = used.iter().filter(|t| t.baseline.keep == 1.0);
         let baseline: f64 = certain.map(|t| t.baseline.expected()).sum();
-        (x, self.from_share(canary / (canary + baseline)))
+        (x, self.observation_of(canary / (canary + baseline)))
     }
 
     /// Loads the counts of all strata; returns the tolerance in its range.
@@ -291,11 +203,11 @@ impl Thinning {
 
     fn exact(&mut self, expected: f64, error: f64) -> f64 {
         let share = self.integrate(expected) + error;
-        self.from_share(share)
+        self.observation_of(share)
     }
 
     /// x from E[K'/(K'+L'); K' > 0].
-    fn from_share(&self, share: f64) -> f64 {
+    fn observation_of(&self, share: f64) -> f64 {
         let nothing = self.ln_nothing().exp();
         (share.clamp(0.0, 1.0) / self.pod_share + nothing - 1.0)
             .clamp(-1.0, 1.0 / self.pod_share - 1.0)
@@ -354,52 +266,10 @@ impl Thinning {
             }
         }
         let mut sum = 0.0;
-        for i in 0..NODES {
-            sum += self.nodes[i].weight * slope[i] * ln_all[i].exp();
+        for (node, (slope, ln)) in self.nodes.iter().zip(slope.iter().zip(ln_all)) {
+            sum += node.weight * slope * ln.exp();
         }
         sum
-    }
-}
-
-impl Kept {
-    fn fill(&mut self, span: usize, points: &Points) {
-        for i in 0..self.bins.used().len() {
-            let (psi, count) = self.bins.used()[i];
-            if count > 0.0 && !self.filled[span][psi] {
-                self.rows[span][psi] = Row::new(psi, self.keep, points);
-                self.filled[span][psi] = true;
-            }
-        }
-    }
-
-    /// Adds the logarithms of this arm's events, and of the canary's the slopes.
-    fn add(
-        &self,
-        points: &Points,
-        span: Option<usize>,
-        ln_all: &mut [f64; NODES],
-        mut slope: Option<&mut [f64; NODES]>,
-    ) {
-        for &(psi, count) in self.bins.used() {
-            if count == 0.0 {
-                continue;
-            }
-            let fresh;
-            let row = if let Some(span) = span {
-                &self.rows[span][psi]
-            } else {
-                fresh = Row::new(psi, self.keep, points);
-                &fresh
-            };
-            for (sum, ln) in ln_all.iter_mut().zip(&row.ln) {
-                *sum += count * ln;
-            }
-            if let Some(slope) = slope.as_deref_mut() {
-                for (sum, slope) in slope.iter_mut().zip(&row.slope) {
-                    *sum += count * slope;
-                }
-            }
-        }
     }
 }
 
@@ -464,11 +334,6 @@ fn pooled_share(
         all += started;
     }
     inside(canary / all)
-}
-
-/// ln(base^count), with 0^0 = 1.
-fn ln_power(base: f64, count: f64) -> f64 {
-    if count == 0.0 { 0.0 } else { (count * base.max(0.0).ln()).max(-1e9) }
 }
 
 #[cfg(test)]

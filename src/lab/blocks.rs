@@ -90,7 +90,9 @@ pub struct Setting {
 pub struct Outcome {
     /// Second in which it was rolled back.
     pub rolled_back: Option<u32>,
-    /// Second in which caution began.
+    /// Second in which the evidence of rollback blocks reached 20 : 1.
+    pub reached_twenty: Option<u32>,
+    /// Second in which caution began, on blocks of one second or on rollback blocks.
     pub cautioned: Option<u32>,
     /// Second in which its stage was proved.
     pub promoted: Option<u32>,
@@ -270,6 +272,9 @@ impl Outcome {
     fn note(&mut self, second: u32, verdict: &crate::judge::Verdict) {
         if verdict.rollback_peak_ln >= verdict.threshold_ln {
             self.rolled_back.get_or_insert(second);
+        }
+        if verdict.rollback_peak_ln >= 20.0_f64.ln() {
+            self.reached_twenty.get_or_insert(second);
         }
         if verdict.caution_peak_ln.max(verdict.rollback_peak_ln) >= 20.0_f64.ln() {
             self.cautioned.get_or_insert(second);

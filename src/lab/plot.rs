@@ -39,13 +39,16 @@ pub fn svg(title: &str, scenario: &Scenario, summary: &Summary) -> String {
         .map(|((name, tally), colour)| Curve { name, colour, tally })
         .collect();
     let mut svg = String::new();
-    put(&mut svg, format_args!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+    put(
+        &mut svg,
+        format_args!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"#222\">\n\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n\
          <text x=\"20\" y=\"30\" font-size=\"17\">{}</text>\n",
-        escaped(title),
-    ));
+            escaped(title),
+        ),
+    );
     delays(&mut svg, scenario, &curves);
     alarms(&mut svg, scenario, &curves);
     svg.push_str("</svg>\n");
@@ -86,10 +89,13 @@ fn delays(svg: &mut String, scenario: &Scenario, curves: &[Curve<'_>]) {
             put(&mut path, format_args!(" H{:.1} V{:.1}", x(*at), y((count + 1) as f64 / runs)));
         }
         put(&mut path, format_args!(" H{:.1}", left + width));
-        put(svg, format_args!(
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>\n",
-            curve.colour
-        ));
+        put(
+            svg,
+            format_args!(
+                "<path d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>\n",
+                curve.colour
+            ),
+        );
         let legend = top + height + 44.0 + 18.0 * (place / 3) as f64;
         let column = left + 160.0 * (place % 3) as f64;
         line(svg, [column, legend - 4.0, column + 22.0, legend - 4.0], curve.colour, 3.0);
@@ -121,11 +127,14 @@ fn alarms(svg: &mut String, scenario: &Scenario, curves: &[Curve<'_>]) {
         let share = false_alarms(scenario, curve.tally);
         let (low, high) = share.interval();
         line(svg, [x(low), y, x(high), y], curve.colour, 3.0);
-        put(svg, format_args!(
-            "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{}\"/>\n",
-            x(share.estimate()),
-            curve.colour
-        ));
+        put(
+            svg,
+            format_args!(
+                "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{}\"/>\n",
+                x(share.estimate()),
+                curve.colour
+            ),
+        );
         text(svg, left - 8.0, y + 4.0, "end", curve.name);
     }
 }
@@ -150,24 +159,31 @@ fn time(seconds: f64) -> String {
 
 fn frame(svg: &mut String, [left, top, width, height]: [f64; 4], title: &str) {
     text(svg, left, top - 18.0, "start", title);
-    put(svg, format_args!(
-        "<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" fill=\"none\" \
+    put(
+        svg,
+        format_args!(
+            "<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" fill=\"none\" \
          stroke=\"#666\"/>\n"
-    ));
+        ),
+    );
 }
 
 fn line(svg: &mut String, [x1, y1, x2, y2]: [f64; 4], colour: &str, width: f64) {
-    put(svg, format_args!(
-        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\" \
+    put(
+        svg,
+        format_args!(
+            "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\" \
          stroke-width=\"{width}\"/>\n"
-    ));
+        ),
+    );
 }
 
 fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     let text = escaped(text);
-    put(svg, format_args!(
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>\n"
-    ));
+    put(
+        svg,
+        format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>\n"),
+    );
 }
 
 fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {

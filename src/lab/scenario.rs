@@ -242,6 +242,13 @@ pub struct Expect {
     pub must_fail: bool,
 }
 
+fn name_of(definition: Definition) -> String {
+    serde_json::to_value(definition)
+        .ok()
+        .and_then(|name| name.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
 impl Behaviour {
     /// The 99th percentile of the latency in seconds, without load.
     #[must_use]
@@ -252,6 +259,18 @@ impl Behaviour {
 }
 
 impl Scenario {
+    /// The kind of badness with this name.
+    #[must_use]
+    pub fn definition(name: &str) -> Option<Definition> {
+        Definition::ALL.into_iter().find(|definition| name_of(*definition) == name)
+    }
+
+    /// The names of all kinds of badness.
+    #[must_use]
+    pub fn definition_names() -> Vec<String> {
+        Definition::ALL.into_iter().map(name_of).collect()
+    }
+
     /// The moment from which the canary is different, in seconds.
     #[must_use]
     pub fn onset(&self) -> f64 {

@@ -49,8 +49,26 @@ pub struct Latencies {
     total: Histogram<u64>,
     wait: Histogram<u64>,
     judged: Window,
-    durations: [u64; DURATION_BOUNDS_US.len() + 1],
-    duration_sum_us: u64,
+}
+
+/// Requests by their time to the last byte, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// In the buckets of [`DURATION_BOUNDS_US`] and beyond, each on its own.
+    pub buckets: [u64; DURATION_BOUNDS_US.len() + 1],
+    /// Sum of the times in microseconds.
+    pub sum_us: u64,
+}
+
+impl Durations {
+    #[inline]
+    pub(super) fn over(&mut self, total_us: u32) {
+        let total_us = u64::from(total_us);
+        let beyond = |bound: &u64| u32::from(total_us > *bound);
+        let bucket = DURATION_BOUNDS_US.iter().map(beyond).sum::<u32>() as usize;
+        self.buckets[bucket] += 1;
+        self.sum_us += total_us;
+    }
 }
 
 impl Latencies {
@@ -61,8 +79,6 @@ impl Latencies {
             total: histogram(),
             wait: histogram(),
             judged: Window::new(),
-            durations: [0; DURATION_BOUNDS_US.len() + 1],
-            duration_sum_us: 0,
         }
     }
 
@@ -76,11 +92,6 @@ impl Latencies {
         if times.wait_us > 0 {
             record(&mut self.wait, times.wait_us);
         }
-        let total_us = u64::from(times.total_us);
-        let beyond = |bound: &u64| u32::from(total_us > *bound);
-        let bucket = DURATION_BOUNDS_US.iter().map(beyond).sum::<u32>() as usize;
-        self.durations[bucket] += 1;
-        self.duration_sum_us += total_us;
     }
 
     pub(super) fn judged(&mut self, latency_us: u32, now: Tick) {
@@ -104,18 +115,6 @@ impl Latencies {
     #[must_use]
     pub const fn wait(&self) -> &Histogram<u64> {
         &self.wait
-    }
-
-    /// Requests by time to the last byte, in the buckets of [`DURATION_BOUNDS_US`] and beyond.
-    #[must_use]
-    pub const fn durations(&self) -> &[u64; DURATION_BOUNDS_US.len() + 1] {
-        &self.durations
-    }
-
-    /// Sum of the times to the last byte, in microseconds.
-    #[must_use]
-    pub const fn duration_sum_us(&self) -> u64 {
-        self.duration_sum_us
     }
 
     /// The latency that is judged, of late.
@@ -260,14 +259,16 @@ mod tests {
     #[test]
     fn every_latency_fits() {
         let mut latencies = Latencies::new();
+        let mut durations = Durations::default();
         for latency_us in [0, 1, 500, 501, MAX_US, u32::MAX] {
             let times = Times { first_byte_us: latency_us, total_us: latency_us, wait_us: 0 };
             latencies.over(times);
+            durations.over(latency_us);
         }
         latencies.over(Times { first_byte_us: 7, total_us: 20_000, wait_us: 5 });
         assert_eq!((latencies.total().len(), latencies.first_byte().len()), (7, 7));
         assert_eq!(latencies.wait().len(), 1);
-        assert_eq!(latencies.durations()[..2], [3, 1]);
-        assert_eq!(latencies.durations()[16], 2);
+        assert_eq!(durations.buckets[..2], [3, 1]);
+        assert_eq!(durations.buckets[16], 2);
     }
 }

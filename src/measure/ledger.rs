@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{
-    Batch, Counters, Event, Judging, Kind, Latencies, RecorderId, Slots, Tick, Totals,
+    Batch, Counters, Durations, Event, Judging, Kind, Latencies, RecorderId, Slots, Tick, Totals,
     deadlines::Deadlines,
     facts::facts,
     latency::Times,
@@ -55,13 +55,22 @@ struct Recorder {
     other: RecorderKey,
     slots_at: RecorderKey,
     counts: Option<Box<Counts>>,
+    /// What is kept of a recorder that was released.
+    past: Option<Box<Sums>>,
 }
 
 #[derive(Debug)]
 struct Counts {
-    totals: Totals,
+    sums: Sums,
     latencies: Latencies,
     slots: Slots,
+}
+
+/// What is never forgotten.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    totals: Totals,
+    durations: Durations,
 }
 
 impl Ledger {
@@ -87,6 +96,7 @@ impl Ledger {
             other: other.unwrap_or(key),
             slots_at: RecorderKey::NONE,
             counts: None,
+            past: None,
         });
         key
     }
@@ -109,7 +119,7 @@ impl Ledger {
     /// is a tick that no request has come in yet.
     pub fn set_deadlines(&mut self, key: RecorderKey, from: Tick, deadlines: Deadlines) {
         let recorder = &mut self.recorders[key.index()];
-        recorder.counts.get_or_insert_with(Counts::new).slots.set_deadlines(from, deadlines);
+        recorder.counts().slots.set_deadlines(from, deadlines);
     }
 
     /// Counts what a worker did. `now` is the current tick, for the windows of latencies.
@@ -129,7 +139,7 @@ impl Ledger {
             return;
         };
         let facts = facts(event, recorder.judging);
-        let counts = recorder.counts.get_or_insert_with(Counts::new);
+        let counts = recorder.counts();
         counts.count(event);
         if let Some(Fact::Done(latency_us) | Fact::Hung(latency_us)) = facts.what {
             counts.latencies.judged(latency_us, now);
@@ -141,7 +151,7 @@ impl Ledger {
             RecorderKey::NONE => self.give_slots(key),
             slots_at => slots_at,
         };
-        let counts = self.recorders[slots_at.index()].counts.get_or_insert_with(Counts::new);
+        let counts = self.recorders[slots_at.index()].counts();
         let place = Place { tick: event.arrival, epoch: event.epoch(), unit: event.unit };
         if let Some(what) = facts.what {
             let noted = counts.slots.note(place, what, &mut self.units);
@@ -195,10 +205,29 @@ impl Ledger {
         }
     }
 
+    /// Keeps no more of a recorder than its totals and durations: its names are not in force any
+    /// more. Requests that are still out count all the same.
+    pub fn release(&mut self, key: RecorderKey) {
+        let recorder = &mut self.recorders[key.index()];
+        if let Some(mut counts) = recorder.counts.take() {
+            counts.slots.retire(Tick(u32::MAX), &mut self.units);
+            recorder.past = Some(Box::new(counts.sums));
+        }
+        let own = recorder.slots_at == key && recorder.other != key;
+        self.with_slots -= usize::from(own);
+        recorder.slots_at = RecorderKey::NONE;
+    }
+
     /// The totals of a recorder.
     #[must_use]
     pub fn totals(&self, key: RecorderKey) -> Totals {
-        self.counts(key).map_or_else(Totals::default, |counts| counts.totals)
+        self.sums(key).totals
+    }
+
+    /// The durations of a recorder's requests.
+    #[must_use]
+    pub fn durations(&self, key: RecorderKey) -> Durations {
+        self.sums(key).durations
     }
 
     /// The latencies of a recorder; `None` before its first event.
@@ -216,7 +245,7 @@ impl Ledger {
     /// Whether a recorder has counted anything.
     #[must_use]
     pub fn is_used(&self, key: RecorderKey) -> bool {
-        self.counts(key).is_some_and(|counts| counts.totals.started > 0)
+        self.totals(key).started > 0
     }
 
     /// What could not be counted.
@@ -232,6 +261,20 @@ impl Ledger {
 
     fn counts(&self, key: RecorderKey) -> Option<&Counts> {
         self.recorders.get(key.index())?.counts.as_deref()
+    }
+
+    fn sums(&self, key: RecorderKey) -> Sums {
+        let Some(recorder) = self.recorders.get(key.index()) else { return Sums::default() };
+        let past = || recorder.past.as_deref().copied().unwrap_or_default();
+        recorder.counts.as_ref().map_or_else(past, |counts| counts.sums)
+    }
+}
+
+impl Recorder {
+    #[inline]
+    fn counts(&mut self) -> &mut Counts {
+        let past = &mut self.past;
+        self.counts.get_or_insert_with(|| Counts::after(past.take()))
     }
 }
 
@@ -249,9 +292,10 @@ fn mishap(noted: Noted, counters: &mut Counters, progress: &mut Progress) {
 }
 
 impl Counts {
-    fn new() -> Box<Self> {
+    #[cold]
+    fn after(past: Option<Box<Sums>>) -> Box<Self> {
         Box::new(Self {
-            totals: Totals::default(),
+            sums: past.map_or_else(Sums::default, |past| *past),
             latencies: Latencies::new(),
             slots: Slots::new(),
         })
@@ -261,12 +305,13 @@ impl Counts {
     fn count(&mut self, event: &Event) {
         match event.kind() {
             Kind::Assigned => {
-                self.totals.started += 1;
-                self.totals.excluded += u64::from(event.excluded());
+                self.sums.totals.started += 1;
+                self.sums.totals.excluded += u64::from(event.excluded());
             }
             Kind::Answered { .. } => {}
             Kind::Ended { outcome, .. } => {
-                self.totals.end(outcome);
+                self.sums.totals.end(outcome);
+                self.sums.durations.over(event.age_us);
                 self.latencies.over(Times {
                     first_byte_us: event.first_byte_us,
                     total_us: event.age_us,

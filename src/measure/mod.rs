@@ -24,7 +24,7 @@ pub use counters::Counters;
 pub use deadlines::{Deadlines, MAX_DEADLINE_US, MAX_DEADLINES};
 pub use event::{Epoch, Event, Head, Kind, Outcome, RecorderId, Tick, WAIT_CREDIT_US};
 pub use facts::Judging;
-pub use latency::{DURATION_BOUNDS_US, Latencies, Window};
+pub use latency::{DURATION_BOUNDS_US, Durations, Latencies, Window};
 pub use ledger::{Ledger, MAX_WITH_SLOTS, RecorderKey};
 pub use report::{ShedReason, UpstreamConnections, WorkerReport};
 pub use slots::{SlotView, Slots};

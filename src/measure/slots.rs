@@ -67,6 +67,7 @@ pub(super) struct UnitBudget {
     held: usize,
     limit: usize,
     /// Emptied, with their room, for the next slots.
+    #[expect(clippy::vec_box, reason = "the boxes themselves go from slot to slot")]
     spares: Vec<Box<SlotUnits>>,
 }
 

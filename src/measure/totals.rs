@@ -30,6 +30,12 @@ impl Totals {
         self.started.saturating_sub(self.ended.iter().sum())
     }
 
+    /// Requests that ended, one way or another.
+    #[must_use]
+    pub fn all_ended(&self) -> u64 {
+        self.ended.iter().sum()
+    }
+
     /// Requests that failed or hung.
     #[must_use]
     pub const fn errors(&self) -> u64 {

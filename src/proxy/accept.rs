@@ -258,7 +258,8 @@ async fn serve_h1(client: &Rc<Client>, stream: ClientStream) -> bool {
     }
     let service = service_fn(|request| {
         let client = Rc::clone(client);
-        async move { Ok::<_, Infallible>(handle(client, request).await) }
+        let answer = handle(client, request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut late = false;
@@ -345,7 +346,8 @@ async fn serve_h2(client: &Rc<Client>, stream: ClientStream) {
         .keep_alive_timeout(H2_PING_TIMEOUT);
     let service = service_fn(|request| {
         let client = Rc::clone(client);
-        async move { Ok::<_, Infallible>(handle(client, request).await) }
+        let answer = handle(client, request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = poll_fn(|cx| {

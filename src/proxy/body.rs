@@ -130,7 +130,7 @@ impl Stall {
 #[derive(Debug)]
 pub(super) enum ResponseBody {
     /// Written by the proxy itself.
-    Local { body: Full<Bytes>, _in_flight: Option<InFlight> },
+    Local { body: Full<Bytes>, _in_flight: InFlight },
     /// The upstream's.
     Upstream(Box<Download>),
 }
@@ -147,7 +147,7 @@ pub(super) struct Download {
     pub(super) total: Option<Deadline>,
     pub(super) stall: Stall,
     /// Keeps the connection counted as busy.
-    pub(super) _in_flight: Option<InFlight>,
+    pub(super) _in_flight: InFlight,
 }
 
 /// Which gRPC status codes in the trailers count as failures; none outside gRPC.

@@ -106,7 +106,7 @@ impl ProxyError {
     }
 
     /// The answer: a line of text, with its length.
-    pub(super) fn answer(&self, in_flight: Option<InFlight>) -> Response<ResponseBody> {
+    pub(super) fn answer(&self, in_flight: InFlight) -> Response<ResponseBody> {
         let body = Bytes::from(format!("haldane: {}\n", self.text()));
         let length = body.len();
         let mut response =

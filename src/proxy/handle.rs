@@ -41,39 +41,82 @@ struct Routed {
     assignment: Assignment,
 }
 
-/// Answers one request.
-pub(super) async fn handle(
+/// A request on its way to its arm.
+struct Underway {
+    routed: Routed,
+    request: Request<RequestBody>,
+    upload: Option<Rc<Upload>>,
+    observation: Observation,
+}
+
+/// Answers one request. All that needs no waiting is done before the future is made, which keeps
+/// the future small.
+pub(super) fn handle(
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> Response<ResponseBody> {
-    let mut in_flight = Some(client.state.request());
-    match serve(&client, request, &mut in_flight).await {
-        Ok(response) => response,
-        Err(error) => {
-            if let Some(reason) = error.shed() {
-                client.worker.shed(reason);
-            }
-            tracing::debug!(%error, status = error.status().as_u16(), "answered by the proxy");
-            error.answer(in_flight.take())
+) -> impl Future<Output = Response<ResponseBody>> {
+    let in_flight = client.state.request();
+    let begun = begin(&client, request);
+    async move {
+        let (error, in_flight) = match begun {
+            Ok(underway) => match exchange(&client, underway, in_flight).await {
+                Ok(response) => return response,
+                Err(ended) => ended,
+            },
+            Err(error) => (error, in_flight),
+        };
+        if let Some(reason) = error.shed() {
+            client.worker.shed(reason);
         }
+        tracing::debug!(%error, status = error.status().as_u16(), "answered by the proxy");
+        error.answer(in_flight)
     }
 }
 
-async fn serve(
-    client: &Client,
-    request: Request<Incoming>,
-    in_flight: &mut Option<InFlight>,
-) -> Result<Response<ResponseBody>, ProxyError> {
+/// From the head to a request that may be sent: target, route, cohort, arm, header rules.
+fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyError> {
     let arrived = client.worker.clock.now();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let target = Target::read(&parts, &client.settings.limits)?;
     let routed = route(client, &parts, &target)?;
-    let mut observation = observe(client, &routed, arrived);
-    match exchange(client, &routed, (parts, body), target, &mut observation).await {
-        Ok(exchange) => Ok(answer(client, &routed, exchange, observation, in_flight.take())),
+    let observation = observe(client, &routed, arrived);
+    let table = &routed.view.table;
+    let route = table.routes.route_at(routed.route);
+    let service = table.routes.service(route.service);
+    let arm = &service.arms[usize::from(routed.assignment.arm.0)];
+    let (body, upload) = if body.is_end_stream() {
+        (RequestBody::Empty, None)
+    } else {
+        let upload = Rc::new(Upload::default());
+        let stall = Stall::new(&client.worker.deadlines, client.settings.limits.body_timeout);
+        (RequestBody::Client { body, upload: Rc::clone(&upload), stall }, Some(upload))
+    };
+    let way = forward::Way { route, service, arm };
+    if let Err(error) = forward::prepare(&mut parts, target, client, &way, &body) {
+        observation.finish(error.outcome());
+        return Err(error);
+    }
+    let request = Request::from_parts(parts, body);
+    Ok(Underway { routed, request, upload, observation })
+}
+
+/// Sends the request to its arm and makes the client's answer from the upstream's.
+async fn exchange(
+    client: &Client,
+    underway: Underway,
+    in_flight: InFlight,
+) -> Result<Response<ResponseBody>, (ProxyError, InFlight)> {
+    let Underway { routed, request, upload, mut observation } = underway;
+    let table = &routed.view.table;
+    let route = table.routes.route_at(routed.route);
+    let arm = &table.routes.service(route.service).arms[usize::from(routed.assignment.arm.0)];
+    let deadline = client.worker.deadlines.after(observation.arrived(), route.timeout);
+    let pool = routed.view.pool(arm.upstream);
+    match forward::exchange(pool, request, upload, deadline, &mut observation).await {
+        Ok(exchange) => Ok(answer(client, &routed, exchange, observation, in_flight)),
         Err(error) => {
             observation.finish(error.outcome());
-            Err(error)
+            Err((error, in_flight))
         }
     }
 }
@@ -83,10 +126,9 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
     let view = client.worker.view();
     let table = &view.table;
     let trusted = &client.settings.trusted_proxies;
-    let host = target.host_name();
     let head = RequestHead {
         method: &parts.method,
-        host: &host,
+        host: target.host_name(),
         path: target.path(&parts.uri),
         query: parts.uri.query(),
         headers: &parts.headers,
@@ -106,7 +148,6 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
         &head,
         client.worker.coin(),
     );
-    drop(host);
     Ok(Routed { view, route, cohort, assignment })
 }
 
@@ -126,39 +167,13 @@ fn observe(client: &Client, routed: &Routed, arrived: Duration) -> Observation {
     )
 }
 
-/// Sends the request to its arm and waits for the head of the answer.
-async fn exchange(
-    client: &Client,
-    routed: &Routed,
-    (mut parts, body): (Parts, Incoming),
-    target: Target,
-    observation: &mut Observation,
-) -> Result<Exchange, ProxyError> {
-    let table = &routed.view.table;
-    let route = table.routes.route_at(routed.route);
-    let service = table.routes.service(route.service);
-    let arm = &service.arms[usize::from(routed.assignment.arm.0)];
-    let (body, upload) = if body.is_end_stream() {
-        (RequestBody::Empty, None)
-    } else {
-        let upload = Rc::new(Upload::default());
-        let stall = Stall::new(&client.worker.deadlines, client.settings.limits.body_timeout);
-        (RequestBody::Client { body, upload: Rc::clone(&upload), stall }, Some(upload))
-    };
-    forward::prepare(&mut parts, target, client, &forward::Way { route, service, arm }, &body)?;
-    let request = Request::from_parts(parts, body);
-    let deadline = client.worker.deadlines.after(observation.arrived(), route.timeout);
-    let pool = routed.view.pool(arm.upstream);
-    forward::exchange(pool, request, upload, deadline, observation).await
-}
-
 /// Makes the client's answer from the upstream's.
 fn answer(
     client: &Client,
     routed: &Routed,
     exchange: Exchange,
     mut observation: Observation,
-    in_flight: Option<InFlight>,
+    in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let table = &routed.view.table;
     let route = table.routes.route_at(routed.route);

@@ -23,6 +23,10 @@ use super::{
 };
 use crate::{routing::LiveTable, shutdown};
 
+/// Tasks that run before the sockets are asked again. A worker runs all that is ready, as an event
+/// loop does: asking more often only cuts what belongs together into smaller pieces.
+const EVENT_INTERVAL: u32 = 512;
+
 /// What the data plane is started with.
 #[derive(Debug)]
 pub struct Inputs {
@@ -63,6 +67,7 @@ impl Proxy {
                 // A runtime is bound to the thread that makes it.
                 let runtime = Builder::new_current_thread()
                     .enable_all()
+                    .event_interval(EVENT_INTERVAL)
                     .build_local(LocalOptions::default());
                 let (runtime, made) = match runtime {
                     Ok(runtime) => (Some(runtime), Ok(())),

@@ -17,6 +17,14 @@ pub(super) struct Target {
     pub(super) authority: HeaderValue,
     /// The normalised path, where it differs from the one in the request.
     pub(super) new_path: Option<String>,
+    host: HostName,
+}
+
+/// The normalised host: mostly the beginning of the authority.
+#[derive(Debug)]
+enum HostName {
+    Prefix(usize),
+    Rewritten(String),
 }
 
 impl Target {
@@ -26,7 +34,10 @@ impl Target {
             return Err(ProxyError::Connect);
         }
         let authority = authority(parts)?;
-        normalise_host(text(&authority)?)?;
+        let host = match normalise_host(text(&authority)?)? {
+            Cow::Borrowed(host) => HostName::Prefix(host.len()),
+            Cow::Owned(host) => HostName::Rewritten(host),
+        };
         let path = parts.uri.path();
         if path == "*" && parts.method != Method::OPTIONS {
             return Err(ProxyError::BadRequest("only OPTIONS has the target *"));
@@ -39,13 +50,18 @@ impl Target {
             Cow::Borrowed(_) => None,
             Cow::Owned(path) => Some(path),
         };
-        Ok(Self { authority, new_path })
+        Ok(Self { authority, new_path, host })
     }
 
     /// The host in lower case, without its port.
-    pub(super) fn host_name(&self) -> Cow<'_, str> {
-        // `read` has let only readable hosts pass.
-        text(&self.authority).ok().and_then(|host| normalise_host(host).ok()).unwrap_or_default()
+    pub(super) fn host_name(&self) -> &str {
+        match &self.host {
+            // `read` has seen that the authority is text.
+            HostName::Prefix(length) => {
+                self.authority.to_str().map_or("", |authority| &authority[..*length])
+            }
+            HostName::Rewritten(host) => host,
+        }
     }
 
     /// The normalised path of the request that this target was read from.
@@ -96,7 +112,7 @@ mod tests {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let read = Target::read(&parts, &Limits::default());
         let found = match &read {
-            Ok(target) => Ok((&*target.host_name().into_owned(), target.path(&parts.uri)))
+            Ok(target) => Ok((target.host_name(), target.path(&parts.uri)))
                 .map(|(h, p)| (h.to_owned(), p.to_owned())),
             Err(error) => Err(error.to_string()),
         };

@@ -28,13 +28,22 @@ pub(super) struct OutOfIds;
 pub(super) struct Layout {
     next_id: u32,
     by_name: HashMap<Arc<RecorderLabels>, RecorderKey>,
-    /// Recorders that the evidence of a service falls back on, by service, arm, version and cap.
-    others: HashMap<(Arc<str>, Arc<str>, Arc<str>, Option<u16>), RecorderKey>,
+    /// Recorders that evidence falls back on when too many have slots.
+    others: HashMap<Other, RecorderKey>,
     /// Ids by route: kept while the grid stays the same.
     grids: HashMap<Arc<str>, (RecorderGrid, Vec<RecorderKey>)>,
     /// The recorders of the table in force.
     current: Vec<Cell>,
     past: Vec<(Arc<RecorderLabels>, RecorderKey)>,
+}
+
+/// What falls back on one recorder: an arm of a service, as far as its weights are the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Other {
+    service: Arc<str>,
+    arm: Arc<str>,
+    version: Arc<str>,
+    max_weight_bp: Option<u16>,
 }
 
 /// One recorder of the table in force.
@@ -79,6 +88,9 @@ impl Layout {
             current.extend(cells);
         }
         let kept: HashSet<RecorderKey> = current.iter().map(|cell| cell.key).collect();
+        for cell in self.current.iter().filter(|cell| !kept.contains(&cell.key)) {
+            ledger.release(cell.key);
+        }
         self.past = self
             .by_name
             .iter()
@@ -154,12 +166,12 @@ impl Layout {
             ledger.set_judging(*key, judging);
             return (Arc::clone(labels), *key);
         }
-        let names = (
-            Arc::clone(&labels.service),
-            Arc::clone(&labels.arm),
-            Arc::clone(&labels.version),
-            policy.max_weight_bp,
-        );
+        let names = Other {
+            service: Arc::clone(&labels.service),
+            arm: Arc::clone(&labels.arm),
+            version: Arc::clone(&labels.version),
+            max_weight_bp: policy.max_weight_bp,
+        };
         let other =
             *self.others.entry(names).or_insert_with(|| ledger.register(Judging::default(), None));
         let key = ledger.register(judging, Some(other));

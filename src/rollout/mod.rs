@@ -3,6 +3,7 @@
 
 mod control;
 mod decision;
+mod evidence;
 mod groups;
 mod handle;
 mod journal;
@@ -22,6 +23,7 @@ mod workers;
 mod testing;
 
 pub use decision::{Decision, DecisionKind};
+pub use evidence::{Arm as EvidenceArm, Evidence, Split, Subject};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,

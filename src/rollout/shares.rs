@@ -15,12 +15,20 @@ const SECONDS: usize = 60;
 /// Assignments of one service by arm.
 type ByArm = HashMap<Arc<str>, u64>;
 
+/// What one recorder assigned in one second.
+#[derive(Debug)]
+struct Assigned {
+    service: Arc<str>,
+    arm: Arc<str>,
+    count: u64,
+}
+
 /// Assignments by second.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     /// What was assigned by each recorder when it was last looked at.
     seen: HashMap<RecorderKey, u64>,
-    seconds: VecDeque<Vec<(Arc<str>, Arc<str>, u64)>>,
+    seconds: VecDeque<Vec<Assigned>>,
     /// The sums over `seconds`.
     sums: HashMap<Arc<str>, ByArm>,
 }
@@ -32,17 +40,17 @@ impl Shares {
         for cell in cells.iter().filter(|cell| ledger.is_used(cell.key)) {
             let totals = ledger.totals(cell.key);
             let assigned = totals.started - totals.excluded;
-            let new = assigned - self.seen.insert(cell.key, assigned).unwrap_or(0);
-            if new > 0 {
+            let count = assigned - self.seen.insert(cell.key, assigned).unwrap_or(0);
+            if count > 0 {
                 let (service, arm) = (cell.labels.service.clone(), cell.labels.arm.clone());
-                *self.sum(&service, &arm) += new;
-                second.push((service, arm, new));
+                *self.sum(&service, &arm) += count;
+                second.push(Assigned { service, arm, count });
             }
         }
         self.seconds.push_back(second);
         if self.seconds.len() > SECONDS {
-            for (service, arm, old) in self.seconds.pop_front().into_iter().flatten() {
-                *self.sum(&service, &arm) -= old;
+            for old in self.seconds.pop_front().into_iter().flatten() {
+                *self.sum(&old.service, &old.arm) -= old.count;
             }
         }
     }

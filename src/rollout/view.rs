@@ -150,13 +150,11 @@ impl View<'_> {
                 });
                 views.len() - 1
             });
-            if let Some(latencies) = self.ledger.latencies(key) {
-                let view = &mut views[place];
-                for (sum, count) in view.buckets.iter_mut().zip(latencies.durations()) {
-                    *sum += count;
-                }
-                view.sum_us += latencies.duration_sum_us();
+            let (view, durations) = (&mut views[place], self.ledger.durations(key));
+            for (sum, count) in view.buckets.iter_mut().zip(durations.buckets) {
+                *sum += count;
             }
+            view.sum_us += durations.sum_us;
         }
         views
     }

@@ -182,8 +182,8 @@ impl Haldane {
         let path = dir.path().join("haldane.yaml");
         let running = tokio::task::spawn_blocking(move || {
             let text = config::read(&path).map_err(|it| it.to_string())?;
-            let compiled = config::compile_text(&text, &path, &no_environment)
-                .map_err(|it| it.to_string())?;
+            let compiled =
+                config::compile_text(&text, &path, &no_environment).map_err(|it| it.to_string())?;
             let options = app::Options {
                 workers,
                 config_path: Some(path),

@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rollout", &["routing", "measure", "judge", "shutdown"]),
     ("admin", &["rollout", "routing", "measure", "shutdown"]),
     ("lab", &["judge", "rollout", "measure", "routing"]),
-    ("config", &["routing", "proxy", "rollout", "admin", "judge", "lab"]),
+    ("config", &["routing", "proxy", "rollout", "admin", "lab"]),
     (
         "app",
         &["measure", "judge", "shutdown", "routing", "proxy", "rollout", "admin", "config", "lab"],
@@ -43,8 +43,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("proxy", "src/proxy/settings.rs"),
     ("rollout", "src/rollout/plan.rs"),
     ("admin", "src/admin/settings.rs"),
-    ("judge", "src/judge/definition.rs"),
-    ("lab::scenario", "src/lab/scenario.rs"),
+    ("lab", "src/lab/scenario.rs"),
 ];
 
 /// Deeper than any file: nothing is reached through `super`.

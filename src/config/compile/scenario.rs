@@ -13,12 +13,11 @@ use crate::{
         reading::{Reading, Spot},
         values::{Flag, Number, Percent, Text, Time},
     },
-    judge::Definition,
-    lab::scenario::{
+    lab::{
         Behaviour, Burst, Change, Expect, Flaw, LongRequests, Pause, Pods, Rate, Scenario, Slower,
         Tail, Users, Weighting,
     },
-    rollout::{Plan, Risk},
+    rollout::{JudgeSettings, Plan, Risk},
 };
 
 /// Longest simulated time of a run.
@@ -41,7 +40,7 @@ pub(in crate::config) fn compile(
     let compiling = Compiling { reading, base, notes: Default::default() };
     let default = Scenario::default();
     let (weighting, judge) = weighting(written, &compiling);
-    let scenario = Scenario {
+    let mut scenario = Scenario {
         seed: compiling.number(&written.seed, 0, default.seed),
         runs: compiling.up_to(&written.runs, MOST_RUNS, default.runs),
         duration: duration(&written.duration, default.duration, &compiling),
@@ -56,10 +55,11 @@ pub(in crate::config) fn compile(
         users: users(&written.users, &compiling),
         weighting,
         judge,
-        definitions: definitions(&written.definitions, &compiling),
+        definitions: Vec::new(),
         flaw: flaw(written, &compiling),
         expect: expect(&written.expect),
     };
+    definitions(&written.definitions, &compiling, &mut scenario);
     (!reading.has_problems()).then_some(scenario)
 }
 
@@ -311,7 +311,7 @@ fn users(users: &Given<written::Users>, compiling: &Compiling<'_, '_>) -> Option
 fn weighting(
     written: &written::Scenario,
     compiling: &Compiling<'_, '_>,
-) -> (Weighting, crate::rollout::JudgeSettings) {
+) -> (Weighting, JudgeSettings) {
     let judge = compile_judge(&written.judge, compiling);
     let ways = [
         ("rollout", !written.rollout.is_absent(), written.rollout.spot()),
@@ -395,23 +395,17 @@ fn scheduled(weight: &Given<written::WeightOrSteps>, compiling: &Compiling<'_, '
     }
 }
 
-fn definitions(
-    list: &Given<Many<written::Definition>>,
-    compiling: &Compiling<'_, '_>,
-) -> Vec<Definition> {
-    let compile = |definition: &written::Definition| match definition {
-        written::Definition::EarlyErrors => Definition::EarlyErrors,
-        written::Definition::LateErrors => Definition::LateErrors,
-        written::Definition::Refused => Definition::Refused,
-        written::Definition::SlowP75 => Definition::SlowP75,
-        written::Definition::SlowP90 => Definition::SlowP90,
-        written::Definition::SlowP95 => Definition::SlowP95,
-        written::Definition::SlowP99 => Definition::SlowP99,
-        written::Definition::SlowP999 => Definition::SlowP999,
-        written::Definition::Graded => Definition::Graded,
-        written::Definition::GradedTail => Definition::GradedTail,
-    };
-    compiling.items(list).iter().filter_map(Given::get).map(compile).collect()
+fn definitions(list: &Given<Many<Text>>, compiling: &Compiling<'_, '_>, scenario: &mut Scenario) {
+    for (Text(name), spot) in compiling.items(list).iter().filter_map(Given::located) {
+        match Scenario::definition(name) {
+            Some(definition) => scenario.definitions.push(definition),
+            None => {
+                let names = Scenario::definition_names();
+                let accepted = names.iter().map(String::as_str);
+                compiling.unknown(spot, format!("no kind of badness is `{name}`"), name, accepted);
+            }
+        }
+    }
 }
 
 fn flaw(written: &written::Scenario, compiling: &Compiling<'_, '_>) -> Option<Flaw> {

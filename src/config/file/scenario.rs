@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{Judge, RolloutOrName};
 use crate::config::{
     given::{Given, Many},
-    values::{Count, Flag, Number, Percent, Time},
+    values::{Count, Flag, Number, Percent, Text, Time},
 };
 
 /// A scenario: made-up traffic, what is wrong with the canary, and how its weight moves.
@@ -48,8 +48,9 @@ pub(in crate::config) struct Scenario {
     pub(in crate::config) react: Given<React>,
     /// The judge's settings, as in a plan.
     pub(in crate::config) judge: Given<Judge>,
-    /// The only kinds of badness that are counted as evidence. Default: all.
-    pub(in crate::config) definitions: Given<Many<Definition>>,
+    /// The only kinds of badness that are counted as evidence: early_errors, late_errors, refused,
+    /// slow_p75, slow_p90, slow_p95, slow_p99, slow_p999, graded, graded_tail. Default: all.
+    pub(in crate::config) definitions: Given<Many<Text>>,
     /// A fault put into the accounting: a test of the test.
     pub(in crate::config) flaw: Given<Flaw>,
     /// What must come out.
@@ -246,32 +247,6 @@ pub(in crate::config) struct Flap {
 pub(in crate::config) struct React {
     /// The two weights.
     pub(in crate::config) between: Given<Many<Percent>>,
-}
-
-/// A kind of badness.
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(in crate::config) enum Definition {
-    /// Failed, soon.
-    EarlyErrors,
-    /// Failed, sooner or later, hung requests included.
-    LateErrors,
-    /// Refused with a 4xx.
-    Refused,
-    /// Slower than the baseline's p75.
-    SlowP75,
-    /// Slower than p90.
-    SlowP90,
-    /// Slower than p95.
-    SlowP95,
-    /// Slower than p99.
-    SlowP99,
-    /// Slower than p99.9.
-    SlowP999,
-    /// Slower overall.
-    Graded,
-    /// Slower in the tail.
-    GradedTail,
 }
 
 /// A fault of the accounting.

@@ -139,7 +139,7 @@ fn the_mean_is_zero_in_every_small_design_of_drawn_shares() {
                     let pods = Pods { canary, baseline };
                     let (mean, at_most) = drawn_means(share, requests, bad, pods, tolerance);
                     assert!(mean <= 1e-12 && mean > -1e-6, "{share} {bad} {pods:?}: {mean}");
-                    assert!(at_most >= -1e-12 && at_most < 1e-6, "{share} {bad}: {at_most}");
+                    assert!((-1e-12..1e-6).contains(&at_most), "{share} {bad}: {at_most}");
                 }
             }
         }

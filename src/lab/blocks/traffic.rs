@@ -53,10 +53,10 @@ pub struct Traffic {
 }
 
 /// How badness is given.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// As probabilities of the baseline and of the canary.
-    Rates([Rates; 2]),
+    Rates(Box<[Rates; 2]>),
     /// As latencies.
     Latency(Latency),
 }
@@ -151,7 +151,7 @@ impl Traffic {
     #[must_use]
     pub fn exceedance(p: f64, ratio: f64) -> Self {
         let rates = |p: f64| Rates { slow: [p, p, p, p, 0.0], ..Rates::default() };
-        Self { before: Kind::Rates([rates(p), rates(p * ratio)]), onset: 0, ramp: 0 }
+        Self { before: Kind::Rates(Box::new([rates(p), rates(p * ratio)])), onset: 0, ramp: 0 }
     }
 
     /// The part of the regression in force.
@@ -196,7 +196,7 @@ pub(super) struct Drawing {
 
 impl Drawing {
     pub(super) fn new(setting: &Setting, dice: &mut Dice) -> Self {
-        let noise = match setting.traffic.before {
+        let noise = match &setting.traffic.before {
             Kind::Latency(latency) => latency.load_noise,
             Kind::Rates(_) => 0.0,
         };
@@ -229,7 +229,8 @@ impl Drawing {
     fn rates(&mut self, setting: &Setting, second: u32, dice: &mut Dice) -> [Rates; 2] {
         let effect = setting.traffic.effect(second);
         match &setting.traffic.before {
-            Kind::Rates([baseline, canary]) => {
+            Kind::Rates(rates) => {
+                let [baseline, canary] = rates.as_ref();
                 [*baseline, Rates::between(baseline, canary, effect)]
             }
             Kind::Latency(latency) => {

@@ -20,7 +20,7 @@ pub struct Request {
     pub user: u32,
     /// Whether it went to the canary.
     pub canary: bool,
-    /// When it arrived, in microseconds after the start of the run.
+    /// When it arrived, in microseconds after the first tick.
     pub arrival_us: u64,
     /// How it ended.
     pub end: End,
@@ -69,14 +69,14 @@ pub struct Requests<'a> {
 }
 
 impl<'a> Requests<'a> {
-    /// The requests of a run.
+    /// The requests of a run, from `lead` ticks before its start on.
     #[must_use]
-    pub fn new(scenario: &'a Scenario, population: &'a Population, run: u32) -> Self {
+    pub fn new(scenario: &'a Scenario, population: &'a Population, run: u32, lead: u32) -> Self {
         let pods = scenario.pods.map_or([1, 1], |pods| [pods.baseline, pods.canary]);
         Self {
             scenario,
             population,
-            weather: Weather::new(scenario, run),
+            weather: Weather::new(scenario, run, lead),
             random: random(scenario.seed, run, Stream::Requests),
             stalls: [
                 Stalls::new(scenario, run, Stream::BaselinePods, pods[0]),
@@ -192,7 +192,7 @@ mod tests {
 
     fn play(scenario: &Scenario, run: u32, ticks: u32, share: f64) -> Vec<Request> {
         let population = Population::new(scenario);
-        let mut requests = Requests::new(scenario, &population, run);
+        let mut requests = Requests::new(scenario, &population, run, 0);
         let (mut tick, mut all) = (Vec::new(), Vec::new());
         for _ in 0..ticks {
             requests.next_tick(&mut tick, |_, coin| (coin as f64) < share * u64::MAX as f64);

@@ -75,20 +75,22 @@ pub struct Weather<'a> {
     random: Random,
     log_load: f64,
     tick: u32,
+    lead: u32,
 }
 
 impl<'a> Weather<'a> {
-    /// The weather of one run.
+    /// The weather of one run, which begins `lead` ticks before its start: until then the rate is
+    /// that of the start.
     #[must_use]
-    pub fn new(scenario: &'a Scenario, run: u32) -> Self {
+    pub fn new(scenario: &'a Scenario, run: u32, lead: u32) -> Self {
         let mut random = random(scenario.seed, run, Stream::Weather);
         let start: f64 = StandardNormal.sample(&mut random);
-        Self { scenario, random, log_load: start * scenario.load_noise, tick: 0 }
+        Self { scenario, random, log_load: start * scenario.load_noise, tick: 0, lead }
     }
 
     /// The conditions of the next tick.
     pub fn next_tick(&mut self) -> Conditions {
-        let at = f64::from(self.tick) * 0.1;
+        let at = (f64::from(self.tick) - f64::from(self.lead)) * 0.1;
         if self.scenario.load_noise > 0.0 && self.tick > 0 && self.tick.is_multiple_of(10) {
             let fresh: f64 = StandardNormal.sample(&mut self.random);
             let spread = self.scenario.load_noise * (1.0 - LOAD_MEMORY * LOAD_MEMORY).sqrt();
@@ -96,7 +98,7 @@ impl<'a> Weather<'a> {
         }
         self.tick += 1;
         Conditions {
-            rate: rate_at(self.scenario, at),
+            rate: rate_at(self.scenario, at.max(0.0)),
             load: self.log_load.exp(),
             canary: Arm::canary(self.scenario, at),
         }
@@ -257,7 +259,7 @@ mod tests {
         let mut sum = 0.0;
         let runs = 400;
         for run in 0..runs {
-            let mut weather = Weather::new(&scenario, run);
+            let mut weather = Weather::new(&scenario, run, 0);
             let mut last = 1.0;
             for _ in 0..600 {
                 last = weather.next_tick().load;

@@ -319,3 +319,25 @@ fn an_unknown_id_is_counted_as_such() {
     ledger.apply(&batch(0, 0, events), Tick(0));
     assert_eq!(ledger.counters().unknown_recorder, 1);
 }
+
+#[test]
+fn a_released_recorder_keeps_its_totals_and_makes_room() {
+    let mut ledger = Ledger::new(1);
+    let other = ledger.register(Judging::FirstByte, None);
+    let key = ledger.register(Judging::FirstByte, Some(other));
+    ledger.bind(RecorderId(0), key);
+    let ended = Kind::Ended { outcome: Outcome::Ok, head: Head::Untold };
+    let assigned = Event::new(Kind::Assigned, Epoch::new(1), false);
+    let mut sticky = assigned;
+    sticky.unit = 5;
+    ledger.apply(&batch(0, 0, vec![assigned, sticky]), Tick(0));
+    assert_eq!(ledger.with_slots, 1);
+    ledger.release(key);
+    assert_eq!(ledger.with_slots, 0);
+    assert!(ledger.latencies(key).is_none() && ledger.slots(key).is_none());
+    ledger.apply(&batch(0, 0, vec![Event::new(ended, Epoch::new(1), false)]), Tick(0));
+    assert_eq!((ledger.totals(key).started, ledger.totals(key).in_flight()), (2, 1));
+    assert_eq!(ledger.durations(key).buckets[0], 1);
+    ledger.release(key);
+    assert_eq!(ledger.totals(key).ended(Outcome::Ok), 1);
+}

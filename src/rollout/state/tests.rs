@@ -20,6 +20,7 @@ fn begun() -> State {
     State::begin("1".into(), "1".into(), plan(&[100, 500, 10_000]), 0)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "calls read better")]
 fn after(state: &State, action: Action) -> State {
     state.act(&action, 0).unwrap().state
 }

@@ -1,10 +1,8 @@
 //! Prints the acceptance tables of the judge at block level:
-//! `cargo run --release --example rows -- validity|detection|bank|promotion|speed [RUNS]`.
-
-use std::time::Duration;
+//! `cargo bench --bench rows -- validity|detection|bank|promotion|speed [RUNS]`.
 
 use haldane::{
-    judge::{Definition, JudgeConfig, Pods},
+    judge::{Definition, JudgeConfig, Pods, bake_floor_blocks},
     lab::blocks::{
         Kind, Latency, Load, Outcome, Pause, Rates, Setting, Traffic, Weights,
         block_floor_requests, exact_interval, play_many, two_sample_requests,
@@ -12,23 +10,42 @@ use haldane::{
 };
 
 fn main() {
-    let mut args = std::env::args().skip(1);
-    let table = args.next().unwrap_or_default();
-    let runs = args.next().and_then(|n| n.parse().ok());
+    // `cargo bench` adds flags of its own.
+    let (flags, words): (Vec<_>, Vec<_>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    if flags.iter().any(|flag| flag == "--test") {
+        for table in TABLES {
+            play(table, Some(SMOKE_RUNS), threads);
+        }
+        return;
+    }
+    let table = words.first().map_or("", String::as_str);
+    let runs = words.get(1).and_then(|runs| runs.parse().ok());
+    if !play(table, runs, threads) {
+        eprintln!("unknown table {table:?}: {}", TABLES.join(", "));
+        std::process::exit(2);
+    }
+}
+
+const TABLES: [&str; 5] = ["validity", "detection", "bank", "promotion", "speed"];
+
+/// Rollouts of every row where only the program itself is tried.
+const SMOKE_RUNS: usize = 4;
+
+/// Prints a table; false if there is none of this name.
+fn play(table: &str, runs: Option<usize>, threads: usize) -> bool {
     let start = tokio::time::Instant::now();
-    match table.as_str() {
+    match table {
         "validity" => validity(runs.unwrap_or(10_000), threads),
         "detection" => detection(runs.unwrap_or(200), threads),
         "bank" => bank(runs.unwrap_or(400), threads),
         "promotion" => promotion(runs.unwrap_or(2000), threads),
         "speed" => speed(runs.unwrap_or(10_000), threads),
-        other => {
-            eprintln!("unknown table {other:?}: validity, detection, bank, promotion or speed");
-            std::process::exit(2);
-        }
+        _ => return false,
     }
-    eprintln!("took {:.1} s on {threads} threads", Duration::as_secs_f64(&start.elapsed()));
+    eprintln!("took {:.1} s on {threads} threads", start.elapsed().as_secs_f64());
+    true
 }
 
 fn count(outcomes: &[Outcome], pick: impl Fn(&Outcome) -> bool) -> u64 {
@@ -45,19 +62,21 @@ fn validity(runs: usize, threads: usize) {
         let outcomes = play_many(&setting, 11, runs, threads);
         let n = runs as u64;
         let rolled = count(&outcomes, |o| o.rolled_back.is_some());
+        let twenty = count(&outcomes, |o| o.reached_twenty.is_some());
         let cautioned = count(&outcomes, |o| o.cautioned.is_some());
         let low = |hits| exact_interval(hits, n, 0.95).0;
-        let failed = guaranteed && (low(rolled) > 0.001 || low(cautioned) > 0.05);
+        let failed = guaranteed && (low(rolled) > 0.001 || low(twenty) > 0.05);
         if guaranteed {
             hits += rolled;
             all += n;
         }
         println!(
-            "{name:<44} {:>8.5} {:>8.4} {:>9.5} {:>9.4}  {}",
+            "{name:<44} {:>8.5} {:>8.4} {:>9.5} {:>9.4} {:>8.4}  {}",
             rolled as f64 / n as f64,
-            cautioned as f64 / n as f64,
+            twenty as f64 / n as f64,
             low(rolled),
-            low(cautioned),
+            low(twenty),
+            cautioned as f64 / n as f64,
             if failed {
                 "FAILED"
             } else if guaranteed {
@@ -139,7 +158,6 @@ fn validity_rows() -> Vec<(String, Setting, bool)> {
                     judge: judge(block),
                     ..plain()
                 };
-                // Caution looks at blocks of a second: pauses longer than a tenth are too long.
                 rows.push((name, setting, guaranteed));
             }
         }
@@ -251,7 +269,7 @@ fn bank_rows() -> Vec<Row> {
     };
     let p99_doubled = Setting {
         traffic: Traffic {
-            before: Kind::Rates([doubled_tail(0.01), doubled_tail(0.02)]),
+            before: Kind::Rates(Box::new([doubled_tail(0.01), doubled_tail(0.02)])),
             onset: 0,
             ramp: 0,
         },
@@ -297,10 +315,10 @@ fn doubled_tail(share: f64) -> Rates {
 
 fn promotion(runs: usize, threads: usize) {
     println!(
-        "{:<52} {:>9} {:>9} {:>8} {:>8}",
-        "promotion, margins 25 % and .5 %", "promoted", "low", "mean s", "p90 s"
+        "{:<52} {:>9} {:>9} {:>8} {:>8} {:>8}",
+        "promotion, margins 25 % and .5 %", "promoted", "low", "mean s", "p90 s", "/ floor"
     );
-    for (name, nominal, setting) in promotion_rows() {
+    for (name, nominal, floor, setting) in promotion_rows() {
         let outcomes = play_many(&setting, 9, runs, threads);
         let promoted = count(&outcomes, |o| o.promoted.is_some());
         let mut seconds: Vec<u32> =
@@ -309,62 +327,77 @@ fn promotion(runs: usize, threads: usize) {
         let mean = seconds.iter().map(|s| f64::from(*s)).sum::<f64>() / runs as f64;
         let low = exact_interval(promoted, runs as u64, 0.95).0;
         println!(
-            "{name:<52} {:>9.4} {low:>9.4} {mean:>8.1} {:>8}{}",
+            "{name:<52} {:>9.4} {low:>9.4} {mean:>8.1} {:>8} {:>8.2}{}",
             promoted as f64 / runs as f64,
             seconds[seconds.len() * 9 / 10],
+            mean / floor,
             if nominal.is_some_and(|n| low > n) { "  FAILED" } else { "" },
         );
     }
 }
 
-fn promotion_rows() -> Vec<(String, Option<f64>, Setting)> {
-    let base = || Setting { promotion: true, ..Setting::plain() };
+/// One proof at its margin or healthy, the others given easily.
+fn proof_rates(proof: usize, healthy: bool) -> [Rates; 2] {
+    // Beyond the margin of 25 %, a healthy log-normal of sigma .6 has .049 and .0035 left.
+    let baseline = Rates { errors: 0.001, beyond_margin: [0.1, 0.01, 0.01], ..Rates::default() };
+    let mut canary = Rates { errors: 0.0, beyond_margin: [0.01, 0.0005, 0.0], ..baseline };
+    let easy = Rates { errors: 0.03, beyond_margin: [0.1, 0.1, 0.1], ..Rates::default() };
+    let mut base = easy;
+    match proof {
+        0 => {
+            base.errors = baseline.errors;
+            canary.errors = if healthy { 0.001 } else { 0.006 - 0.001 * 0.005 };
+        }
+        1 => {
+            base.beyond_margin[0] = baseline.beyond_margin[0];
+            canary.beyond_margin[0] = if healthy { 0.0491 } else { 0.1 };
+        }
+        _ => {
+            base.beyond_margin[1] = baseline.beyond_margin[1];
+            canary.beyond_margin[1] = if healthy { 0.0035 } else { 0.01 };
+        }
+    }
+    [base, canary]
+}
+
+fn promotion_rows() -> Vec<(String, Option<f64>, f64, Setting)> {
     let mut rows = Vec::new();
-    for weight in [0.05, 0.1, 0.25, 0.5] {
-        rows.push((
-            format!("healthy, {:.0} %", weight * 100.0),
-            None,
-            Setting { weights: Weights::Fixed(weight), ..base() },
-        ));
-        // At the margin of p99 alone; the other proofs hold easily or sit at their margins too.
-        let margin = Latency { factor: 1.25, ..Latency::usual() };
-        rows.push((
-            format!("at the margin of latency, {:.0} %", weight * 100.0),
-            Some(0.05),
-            Setting {
+    for (proof, name) in ["errors", "p90", "p99"].into_iter().enumerate() {
+        for weight in [0.05, 0.1, 0.25, 0.5] {
+            let setting = |healthy, pods: Option<(u32, u32)>| Setting {
+                promotion: true,
+                load: Load::constant(if proof == 1 { 500.0 } else { 2000.0 }),
                 weights: Weights::Fixed(weight),
-                traffic: Traffic::of(margin),
-                judge: JudgeConfig { false_rollback: 1e-9, ..JudgeConfig::default() },
-                ..base()
-            },
-        ));
-        rows.push((
-            format!("at the margin of errors, {:.0} %", weight * 100.0),
-            Some(0.05),
-            Setting {
-                weights: Weights::Fixed(weight),
-                traffic: Traffic::of(Latency { errors: [0.001, 0.006], ..Latency::usual() }),
-                judge: JudgeConfig { false_rollback: 1e-9, ..JudgeConfig::default() },
-                ..base()
-            },
-        ));
-        for (baseline, canary) in [(10, 1), (3, 3)] {
-            rows.push((
-                format!(
-                    "at the margin, {baseline}+{canary} pods, pauses .1 s, {:.0} %",
-                    weight * 100.0
-                ),
-                Some(0.05),
-                Setting {
-                    weights: Weights::Fixed(weight),
-                    traffic: Traffic::of(margin),
-                    pods: Some(Pods { canary, baseline }),
-                    pods_known: true,
-                    pause: Some(Pause { every: 60.0, length: 0.1 }),
-                    judge: JudgeConfig { false_rollback: 1e-9, ..JudgeConfig::default() },
-                    ..base()
+                traffic: Traffic {
+                    before: Kind::Rates(Box::new(proof_rates(proof, healthy))),
+                    onset: 0,
+                    ramp: 0,
                 },
+                pods: pods.map(|(baseline, canary)| Pods { canary, baseline }),
+                pods_known: true,
+                pause: pods.map(|_| Pause { every: 60.0, length: 0.1 }),
+                judge: JudgeConfig { definitions: Vec::new(), ..JudgeConfig::default() },
+                ..Setting::plain()
+            };
+            let percent = weight * 100.0;
+            // The bad rate at the margin over that of a healthy canary.
+            let ratio = [6.0, 0.1 / 0.0491, 0.01 / 0.0035][proof];
+            let floor = bake_floor_blocks(weight, ratio, 0.05);
+            rows.push((
+                format!("{name} healthy, {percent:.0} %"),
+                None,
+                floor,
+                setting(true, None),
             ));
+            for pods in [None, Some((10, 1)), Some((3, 3))] {
+                let what = pods.map_or(String::new(), |(b, c)| format!(", {b}+{c} pods pausing"));
+                rows.push((
+                    format!("{name} at the margin, {percent:.0} %{what}"),
+                    Some(0.05),
+                    floor,
+                    setting(false, pods),
+                ));
+            }
         }
     }
     rows
