@@ -183,7 +183,38 @@ fn numbered(path: &Path, before: usize) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::lab::{Rate, Scenario};
+
+    #[test]
+    fn every_shipped_scenario_can_be_played() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/scenarios");
+        let files = files(&[shipped]).unwrap();
+        assert!(files.len() >= 40, "{} scenarios", files.len());
+        for path in files {
+            let cells = config::load_scenario(&path, &|_| None);
+            let cells = cells.unwrap_or_else(|problems| panic!("{problems}"));
+            let ends = [cells.first(), cells.last().filter(|_| cells.len() > 1)];
+            for cell in ends.into_iter().flatten() {
+                let mut scenario = cell.scenario.clone();
+                scenario.runs = 1;
+                scenario.duration = scenario.duration.min(Duration::from_secs(10));
+                slow_down(&mut scenario);
+                let go = AtomicBool::new(false);
+                let summary = lab::play(&scenario, false, 1, &go, || {}).unwrap();
+                assert_eq!(summary.haldane.rolled_back.runs, 1, "{}", path.display());
+            }
+        }
+    }
+
+    /// Few requests are enough to see that a scenario plays.
+    fn slow_down(scenario: &mut Scenario) {
+        if let Rate::Steps(steps) = &mut scenario.rate {
+            steps.iter_mut().for_each(|(_, rps)| *rps = rps.min(100.0));
+        }
+    }
 
     #[test]
     fn plots_of_several_scenarios_are_numbered() {

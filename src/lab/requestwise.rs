@@ -210,7 +210,6 @@ impl<'a> Run<'a> {
             | Weighting::React { .. } => self.schedule.first(),
         };
         self.put(weight_bp, Cut::Scheduled);
-        self.evidence.enter_stage(Tick(self.tick));
     }
 
     /// Counts what is true of the requests, whatever the judge sees of them.
@@ -259,7 +258,7 @@ impl<'a> Run<'a> {
                     let cut = if weight_bp < before { Cut::Forced } else { Cut::Scheduled };
                     self.put(weight_bp, cut);
                 }
-                if step.fresh_proof {
+                if step.fresh_proof && weight_bp == before {
                     self.evidence.enter_stage(Tick(self.tick));
                 }
                 if step.rollout.is_rolled_back() {

@@ -101,7 +101,8 @@ struct CutAt {
 #[derive(Clone, Copy, Debug)]
 struct Stage {
     from: Tick,
-    /// Number of the weights that were in force when it was entered.
+    /// Number of the weights in force when it was entered: blocks of later ones belong to it
+    /// wherever they begin.
     entered_at: u32,
     canary_requests: u64,
 }
@@ -146,8 +147,9 @@ impl Evidence {
         self.newcomers.note(unit, arrival, arm);
     }
 
-    /// Other weights are in force from `at` on. `seen` says whether what was seen chose the
-    /// moment: then the block in progress is dropped.
+    /// Other weights are in force from `at` on: for proof and suspicion that is a new stage.
+    /// A forced cut is one whose moment was chosen by what was seen; the block in progress is
+    /// dropped then.
     pub fn reweigh(&mut self, epoch: Epoch, at: Tick, splits: Vec<Split>, cut: Cut) {
         self.builder.reweigh(epoch, at, cut);
         self.weights.push_back((epoch, self.next_weights, splits));
@@ -160,6 +162,10 @@ impl Evidence {
             Cut::Forced => Ending::Reacted,
         };
         self.cuts.push_back(CutAt { at, epoch, reweighed: true, ending });
+        self.enter_stage(at);
+        // What was in force before the change says nothing of the stage.
+        self.stage.entered_at = self.next_weights - 2;
+        self.stage.from = Tick(u32::MAX);
     }
 
     /// The weights of this epoch are those of the one before.
@@ -229,13 +235,15 @@ impl Evidence {
             return;
         };
         let (number, splits) = (*number, splits.clone());
+        let of_stage = block.first >= self.stage.from || number > self.stage.entered_at;
         match BANKS[block.bank] {
-            Some(lag) => self.feed_judge(block, lag, &splits),
-            None => self.feed_trials(block, number, &splits),
+            Some(lag) => self.feed_judge(block, lag, &splits, of_stage),
+            None if of_stage => self.feed_trials(block, &splits),
+            None => {}
         }
     }
 
-    fn feed_judge(&mut self, block: &Block, lag: Lag, splits: &[Split]) {
+    fn feed_judge(&mut self, block: &Block, lag: Lag, splits: &[Split], of_stage: bool) {
         let armed = self.yardstick.armed_at(block.first);
         let strata = strata::strata(block, lag, armed, splits, &mut self.units);
         self.hand_over(lag, STRETCH, &strata, Ending::Open);
@@ -249,7 +257,7 @@ impl Evidence {
                 if armed != Armed::Nothing {
                     self.excess.add_slow(block);
                     let [baseline, canary] = strata::sticky_bad(block);
-                    if baseline.started + canary.started > 0 {
+                    if of_stage && baseline.started + canary.started > 0 {
                         self.suspected |= self.judge.suspect(STRETCH, &canary, &baseline);
                     }
                 }
@@ -259,9 +267,8 @@ impl Evidence {
         self.fed_until = self.fed_until.max(block.last);
     }
 
-    fn feed_trials(&mut self, block: &Block, number: u32, splits: &[Split]) {
-        let of_stage = block.first >= self.stage.from || number > self.stage.entered_at;
-        if !of_stage || self.yardstick.armed_at(block.first) == Armed::Nothing {
+    fn feed_trials(&mut self, block: &Block, splits: &[Split]) {
+        if self.yardstick.armed_at(block.first) == Armed::Nothing {
             return;
         }
         let canary_cells = block.cells.iter().filter(|cell| cell.arm == 1);

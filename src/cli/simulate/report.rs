@@ -218,6 +218,6 @@ mod tests {
     #[test]
     fn shares_come_with_their_interval() {
         let text = share(Share { hits: 3, runs: 200 });
-        assert_eq!(text, "3 of 200 (1.50 %, 95 % interval 0.3105 % to 4.32 %)");
+        assert_eq!(text, "3 of 200 (1.50 %, 95 % interval 0.3104 % to 4.32 %)");
     }
 }

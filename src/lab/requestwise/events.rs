@@ -28,7 +28,7 @@ use crate::{
 const USER: HeaderName = HeaderName::from_static("x-user");
 
 /// Workers that a flawed accounting spreads a user's requests over.
-const WORKERS: u64 = 4;
+const WORKERS: u64 = 8;
 
 /// A service with one canary, its dial, and the users' hashes.
 pub(super) struct Arms {

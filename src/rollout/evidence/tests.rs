@@ -173,7 +173,6 @@ fn a_user_is_one_trial_of_a_stage() {
     let at = Tick(scene.tick);
     scene.epoch = scene.epoch.next();
     scene.evidence.reweigh(scene.epoch, at, split(5_000), Cut::Scheduled);
-    scene.evidence.enter_stage(at);
     for tick in 0..600 {
         scene.tick(users(tick));
     }
