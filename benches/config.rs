@@ -9,7 +9,9 @@ use haldane::config::compile_text;
 fn file(routes: usize) -> String {
     let mut text =
         String::from("version: 1\nlisteners: [{ address: \"0.0.0.0:8080\" }]\ncohorts:\n");
-    let mut line = |arguments: std::fmt::Arguments<'_>| text.write_fmt(arguments).expect("memory takes all text");
+    let mut line = |arguments: std::fmt::Arguments<'_>| {
+        text.write_fmt(arguments).expect("memory takes all text")
+    };
     for number in 0..100 {
         line(format_args!(
             "  - {{ name: c{number}, match: {{ header: {{ name: x-c, exact: '{number}' }} }} }}\n"

@@ -75,6 +75,8 @@ fn admit(table: &LiveTable, requests: &Requests, turn: usize, events: &mut Vec<E
 }
 
 fn assert_nothing_allocates() {
+    let counted = allocation_counter::measure(|| drop(black_box(vec![0u8; 16])));
+    assert_eq!(counted.count_total, 1, "allocations are not counted");
     for Scene { name, table, requests } in scenes() {
         let mut events = Vec::with_capacity(EVENTS);
         let mut on_canaries = 0;

@@ -2,7 +2,7 @@
 //! `cargo bench --bench rows -- validity|detection|bank|promotion|speed [RUNS]`.
 
 use haldane::{
-    judge::{Definition, JudgeConfig, Pods},
+    judge::{Definition, JudgeConfig, Pods, bake_floor_blocks},
     lab::blocks::{
         Kind, Latency, Load, Outcome, Pause, Rates, Setting, Traffic, Weights,
         block_floor_requests, exact_interval, play_many, two_sample_requests,
@@ -360,13 +360,6 @@ fn proof_rates(proof: usize, healthy: bool) -> [Rates; 2] {
     [base, canary]
 }
 
-/// Blocks without which the proof cannot be given.
-fn floor_blocks(proof: usize, weight: f64) -> f64 {
-    let ratio = [6.0, 0.1 / 0.0491, 0.01 / 0.0035][proof];
-    let healthy = weight / (weight + (1.0 - weight) * ratio);
-    20.0_f64.ln() / (0.98 * (weight - healthy) / (1.0 - weight)).ln_1p()
-}
-
 fn promotion_rows() -> Vec<(String, Option<f64>, f64, Setting)> {
     let mut rows = Vec::new();
     for (proof, name) in ["errors", "p90", "p99"].into_iter().enumerate() {
@@ -387,7 +380,9 @@ fn promotion_rows() -> Vec<(String, Option<f64>, f64, Setting)> {
                 ..Setting::plain()
             };
             let percent = weight * 100.0;
-            let floor = floor_blocks(proof, weight);
+            // The bad rate at the margin over that of a healthy canary.
+            let ratio = [6.0, 0.1 / 0.0491, 0.01 / 0.0035][proof];
+            let floor = bake_floor_blocks(weight, ratio, 0.05);
             rows.push((
                 format!("{name} healthy, {percent:.0} %"),
                 None,

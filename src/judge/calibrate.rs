@@ -152,8 +152,8 @@ impl Calibration {
     #[must_use]
     pub fn alarm(&self) -> bool {
         let certified = self.block_seconds();
-        let longest = self.candidates.iter().filter(|c| c.seconds >= certified);
-        longest.into_iter().any(|c| c.peak_ln() >= ALARM.ln())
+        let mut usable = self.candidates.iter().filter(|c| c.seconds >= certified);
+        usable.any(|c| c.peak_ln() >= ALARM.ln())
     }
 
     /// ln of the placebo's peak evidence at each of [`BLOCK_SECONDS`].

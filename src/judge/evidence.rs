@@ -114,6 +114,11 @@ impl Evidence {
         });
     }
 
+    /// Makes the room that a snapshot does not carry, so that nothing is allocated later.
+    pub(super) fn make_room(&mut self) {
+        self.watched.iter_mut().flat_map(|w| &mut w.gathered).for_each(Gathering::make_room);
+    }
+
     /// Takes in one stretch.
     pub(super) fn add(
         &mut self,

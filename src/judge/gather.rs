@@ -37,6 +37,11 @@ impl Gathering {
         Self { lag, strata: Vec::with_capacity(MAX_STRATA), ..Self::default() }
     }
 
+    /// Makes room for all strata.
+    pub(super) fn make_room(&mut self) {
+        self.strata.reserve_exact(MAX_STRATA - self.strata.len().min(MAX_STRATA));
+    }
+
     pub(super) const fn lag(&self) -> Lag {
         self.lag
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Ending, JudgeConfig, TICK_SECONDS, Trials,
-    promotion::{Promotion, Proof},
+    promotion::{Promotion, Proof, bake_floor_blocks},
 };
 
 /// Memory of the rates in seconds.
@@ -93,7 +93,7 @@ impl Rates {
         let index = Proof::ALL.iter().position(|p| *p == proof).unwrap_or(0);
         let wanted_ln = -config.false_promotion.ln();
         let pi = (self.canary / (self.canary + self.baseline)).clamp(1e-4, 0.95);
-        let (requests, pi_good) = match proof {
+        let (requests, ratio) = match proof {
             Proof::Errors => {
                 let base = self.share_of_bad(index).unwrap_or(0.0);
                 let margin = config.margin_errors.max(1e-5);
@@ -101,7 +101,7 @@ impl Rates {
                 let ratio = (base + margin) / base.max(1e-9);
                 let information = (base * (ratio - 1.0 - ratio.ln())).max(margin * 0.05);
                 let information = if base < 1e-6 { margin } else { information };
-                (1.2 * wanted_ln / information, pi * base / (base + margin))
+                (1.2 * wanted_ln / information, ratio.min(1e3))
             }
             Proof::P90 | Proof::P99 | Proof::Objective => {
                 let base = self.share_of_bad(index).unwrap_or(0.05).max(1e-5);
@@ -109,11 +109,10 @@ impl Rates {
                 let ratio = (base / beyond).clamp(1.05, 20.0);
                 // The canary's rate beyond the margin is the baseline's over the ratio.
                 let information = base / ratio * (ratio - 1.0 - ratio.ln());
-                ((wanted_ln + 0.3) / information.max(1e-9), pi / (pi + (1.0 - pi) * ratio))
+                ((wanted_ln + 0.3) / information.max(1e-9), ratio)
             }
         };
-        let growth = (0.98 * (pi - pi_good) / (1.0 - pi)).max(1e-6).ln_1p();
-        (requests, wanted_ln / growth)
+        (requests, bake_floor_blocks(pi, ratio, config.false_promotion))
     }
 
     /// What is missing until the stage is proved; `None` if nothing is.

@@ -34,7 +34,7 @@ pub use config::{Component, JudgeConfig, Scope};
 pub use definition::{BankName, Definition};
 pub use effect::{CONFIDENCE, Effect, Size};
 pub use missing::Missing;
-pub use promotion::Proof;
+pub use promotion::{Proof, bake_floor_blocks};
 pub use shares::ShareCheck;
 pub use suspicion::Suspicion;
 pub use thinning::MAX_STRATA;
@@ -105,7 +105,8 @@ impl Judge {
 
     /// A judge that goes on where the snapshot was taken.
     #[must_use]
-    pub fn restore(snapshot: Snapshot) -> Self {
+    pub fn restore(mut snapshot: Snapshot) -> Self {
+        snapshot.evidence.make_room();
         Self { state: snapshot, bench: Workbench::new() }
     }
 
@@ -157,7 +158,8 @@ impl Judge {
         self.verdict()
     }
 
-    /// Takes in trials of the whole service, for promotion and for effect sizes.
+    /// Takes in trials of the whole service, for promotion, for effect sizes and for what is
+    /// missing. Without them no verdict is better than [`Level::Holding`].
     pub fn trials(&mut self, trials: &Trials<'_>) {
         let state = &mut self.state;
         let thinning = self.bench.thinning();

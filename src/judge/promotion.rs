@@ -9,6 +9,17 @@ use super::{
     wealth::Wealth,
 };
 
+/// The blocks of a second below which no traffic proves a stage: the best bet of a promotion
+/// grows by at most `ln(1 + .98 (pi_N - pi_1) / (1 - pi_N))` a block (the logarithm of its mean
+/// factor, so that any wealth needs at least this many: Wald 1945). `weight` is the canary's share,
+/// 0 to 1, `ratio` the bad rate at the margin over that of a healthy canary, above 1.
+#[must_use]
+pub fn bake_floor_blocks(weight: f64, ratio: f64, false_promotion: f64) -> f64 {
+    let healthy = weight / (weight + (1.0 - weight) * ratio);
+    let growth = (0.98 * (weight - healthy) / (1.0 - weight)).ln_1p();
+    -false_promotion.ln() / growth.max(1e-12)
+}
+
 /// What a promotion proves, each on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -168,5 +179,16 @@ pub(super) fn tally_of(canary: u64, baseline: u64, baseline_started: u64) -> Tal
         canary: Bins::one(canary),
         baseline: Bins::one(baseline),
         good_baseline: baseline_started.saturating_sub(baseline) as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_falls_with_the_weight() {
+        let floor = |weight| bake_floor_blocks(weight, 1.5, 0.01).round();
+        assert_eq!([floor(0.01), floor(0.1), floor(0.5)], [1407.0, 139.0, 26.0]);
     }
 }

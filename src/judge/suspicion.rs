@@ -62,7 +62,11 @@ impl Default for Suspicion {
 impl Suspicion {
     /// Forgets everything: a new weight, other users.
     pub fn enter_stage(&mut self) {
-        *self = Self::default();
+        self.ring.fill(Default::default());
+        (self.next, self.past, self.past_len) = (0, Default::default(), 0);
+        for wealth in &mut self.wealth {
+            wealth.reset(&self.prior);
+        }
     }
 
     /// A second of all bad events of sticky strata, repeated ones of a unit included, final at

@@ -339,6 +339,9 @@ fn possible_arm() -> impl Strategy<Value = ArmCounts> {
     })
 }
 
+/// What the errors of the integrals of 15 blocks come to in a logarithm of evidence.
+const QUADRATURE: f64 = 1e-5;
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -418,8 +421,8 @@ proptest! {
             tell(worse, &[stratum(0.1, harmed, baseline)], pods);
         }
         let [better, worse] = judges.map(|j| j.verdict());
-        prop_assert!(worse.rollback_ln >= better.rollback_ln - 1e-6);
-        prop_assert!(worse.caution_ln >= better.caution_ln - 1e-6);
+        prop_assert!(worse.rollback_ln >= better.rollback_ln - QUADRATURE);
+        prop_assert!(worse.caution_ln >= better.caution_ln - QUADRATURE);
     }
 
     #[test]

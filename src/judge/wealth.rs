@@ -22,6 +22,12 @@ impl Wealth {
         Self { places: prior.to_vec(), ln: 0.0 }
     }
 
+    /// Starts anew.
+    pub(super) fn reset(&mut self, prior: &[f64]) {
+        self.places.copy_from_slice(prior);
+        self.ln = 0.0;
+    }
+
     pub(super) const fn ln(&self) -> f64 {
         self.ln
     }
@@ -41,7 +47,7 @@ impl Wealth {
         if !(sum > 0.0 && sum < f64::INFINITY) {
             // Everything lost: unreachable while bets stake less than all, but a wealth that is
             // not a number would never recover.
-            self.places.copy_from_slice(prior);
+            self.reset(prior);
             self.ln = f64::MIN_POSITIVE.ln();
             return;
         }

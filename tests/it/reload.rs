@@ -12,10 +12,8 @@ use crate::harness::{Call, Connection, Haldane, Upstream, eventually, one_arm, t
 
 const STICKY: &str = "    assign_by: [{ header: x-user }]";
 
-/// Number of reloads; `HALDANE_RELOADS=1000` for the long run.
-fn reloads() -> u32 {
-    std::env::var("HALDANE_RELOADS").ok().and_then(|it| it.parse().ok()).unwrap_or(40)
-}
+/// Number of reloads, every tenth of them of a broken file.
+const RELOADS: u32 = 1_000;
 
 /// One client that keeps its connection and its arm until told to stop; counts its requests.
 async fn sticky_client(addr: SocketAddr, user: u32, stop: Arc<AtomicBool>, count: Arc<AtomicU64>) {
@@ -44,7 +42,7 @@ async fn reloads_under_load_fail_nothing_cut_nothing_and_flip_nobody() {
             tokio::spawn(sticky_client(haldane.addr, user, stop, count))
         })
         .collect();
-    for number in 0..reloads() {
+    for number in 0..RELOADS {
         let broken = number % 10 == 9;
         let answer = if broken {
             haldane.write_config(&format!("{yaml}unknown_key: {number}\n"));
@@ -68,7 +66,7 @@ async fn reloads_under_load_fail_nothing_cut_nothing_and_flip_nobody() {
     for client in clients {
         client.await.unwrap();
     }
-    assert!(count.load(Ordering::SeqCst) > u64::from(reloads()));
+    assert!(count.load(Ordering::SeqCst) > u64::from(RELOADS));
 }
 
 #[tokio::test]
