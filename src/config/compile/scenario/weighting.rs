@@ -1,7 +1,6 @@
 //! How the weight of a scenario moves: fixed, by a schedule, to and fro, with the evidence, or by a
 //! plan.
 
-
 use super::check_order;
 use crate::{
     config::{
