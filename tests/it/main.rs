@@ -6,6 +6,7 @@ mod accounting;
 mod admin;
 mod assignment;
 mod command_line;
+mod events;
 mod forward;
 mod harness;
 mod operate;
