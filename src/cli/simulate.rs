@@ -162,7 +162,7 @@ fn listed(played: &Played) -> Value {
 
 /// What was expected and did not come out.
 fn unmet(played: &Played) -> Vec<String> {
-    played.summary.unmet(&played.cell.scenario.expect)
+    lab::expect::unmet(&played.cell.scenario.expect, &played.summary)
 }
 
 fn plot(path: &Path, played: &Played) -> Result<(), Failure> {

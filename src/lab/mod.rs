@@ -4,6 +4,7 @@
 pub mod blocks;
 pub mod blockwise;
 pub mod bound;
+pub mod expect;
 pub mod play;
 pub mod plot;
 pub mod record;

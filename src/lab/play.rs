@@ -66,3 +66,45 @@ pub fn play(
     };
     records.map(|records| Summary::new(scenario, &records))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lab::scenario::{Change, LongRequests};
+
+    #[test]
+    fn the_number_of_threads_does_not_show() {
+        let canary = Change { latency_factor: 1.5, ..Change::default() };
+        let duration = Duration::from_secs(60);
+        let drawn = Scenario { runs: 20, canary, duration, ..Scenario::default() };
+        let between = [Duration::from_secs(1), Duration::from_secs(2)];
+        let slow = Some(LongRequests { share: 0.01, between });
+        let single = Scenario { runs: 4, slow, ..drawn.clone() };
+        assert_eq!(Engine::of(&drawn, false), Engine::Blocks);
+        assert_eq!(Engine::of(&single, false), Engine::Requests);
+        let go = AtomicBool::new(false);
+        for scenario in [drawn, single] {
+            let with = |threads| play(&scenario, false, threads, &go, || {}).unwrap().to_json();
+            assert_eq!(with(1).to_string(), with(3).to_string());
+        }
+    }
+
+    #[test]
+    fn both_engines_agree_where_both_are_exact() {
+        let canary = Change { latency_factor: 2.0, ..Change::default() };
+        let duration = Duration::from_secs(120);
+        let drawn = Scenario { runs: 30, canary, duration, ..Scenario::default() };
+        // A share of nothing changes nothing, and is out of the reach of blocks.
+        let between = [Duration::from_secs(1), Duration::from_secs(2)];
+        let single = Scenario { slow: Some(LongRequests { share: 0.0, between }), ..drawn.clone() };
+        let go = AtomicBool::new(false);
+        let [drawn, single] = [drawn, single].map(|scenario| {
+            let summary = play(&scenario, false, 2, &go, || {}).unwrap();
+            assert_eq!(summary.haldane.rolled_back.hits, 30);
+            summary.haldane.seconds_to_rollback.unwrap().mean
+        });
+        assert!((single / drawn - 1.0).abs() < 0.3, "{single} {drawn}");
+    }
+}

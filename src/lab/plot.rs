@@ -120,7 +120,11 @@ fn alarms(svg: &mut String, scenario: &Scenario, curves: &[Curve<'_>]) {
     }
     let alpha = scenario.judge.false_rollback;
     line(svg, [x(alpha), top, x(alpha), top + height], "#cc0000", 1.0);
-    text(svg, x(alpha), top - 6.0, "middle", "alpha");
+    text(svg, x(alpha) + 4.0, top + height - 6.0, "start", "alpha");
+    if scenario.changes() && scenario.onset() <= 0.0 {
+        text(svg, left + 8.0, top + height / 2.0, "start", "the change is there from the start");
+        return;
+    }
     let row = height / curves.len() as f64;
     for (place, curve) in curves.iter().enumerate() {
         let y = top + row * (place as f64 + 0.5);

@@ -1,9 +1,12 @@
 //! One integration binary: the behaviour of a running proxy, module by module.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test by panicking")]
+
 mod accounting;
 mod admin;
 mod assignment;
 mod command_line;
+mod events;
 mod forward;
 mod harness;
 mod operate;

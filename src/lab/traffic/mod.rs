@@ -1,13 +1,15 @@
 //! Made-up traffic: the same seed makes the same requests, on any number of threads.
 
 mod requests;
+mod stalls;
 mod weather;
 
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 pub use requests::{End, Population, Request, Requests};
-pub use weather::{Arm, Conditions, Stalls, Weather, rate_at};
+pub use stalls::Stalls;
+pub use weather::{Arm, Conditions, Weather, rate_at};
 
 /// The generator that all randomness of the laboratory comes from.
 pub type Random = Xoshiro256PlusPlus;
@@ -24,8 +26,6 @@ pub enum Stream {
     CanaryPods,
     /// Arrivals, users, coins, latencies and errors.
     Requests,
-    /// Counts drawn per block.
-    Blocks,
 }
 
 /// The generator of one stream of one run.
