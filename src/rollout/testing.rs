@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     measure::{Batch, Event, OVERHEAD_BUCKETS},
     routing::{
-        Arm, CohortPolicy, Condition, FailedWhen, HeaderOps, Judged, Protocol, RecorderGrid,
-        Rewrite, Route, RouteTable, Salt, Service, ServiceId, TableParts, Upstream, UpstreamId,
+        Arm, CohortPolicy, Condition, HeaderOps, Protocol, RouteTable, Salt, Service, ServiceId,
+        TableParts, Upstream, UpstreamId, fixtures::route,
     },
 };
 
@@ -109,20 +109,6 @@ impl World {
     pub(super) fn start(&self, state_dir: &Path) -> Result<Running, StartError> {
         let NewConfig { routes, settings, config_hash } = self.config(state_dir);
         start(Start { settings, routes, config_hash, workers: 1, started: Instant::now() })
-    }
-}
-
-fn route(name: &str) -> Route {
-    Route {
-        name: name.into(),
-        service: ServiceId(0),
-        timeout: Duration::from_secs(10),
-        judged: Judged::FirstByte,
-        failed_when: FailedWhen::default(),
-        rewrite: Rewrite::default(),
-        request_headers: HeaderOps::default(),
-        response_headers: HeaderOps::default(),
-        recorders: RecorderGrid::default(),
     }
 }
 

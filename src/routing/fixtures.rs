@@ -61,7 +61,7 @@ impl Request {
 }
 
 /// A route that does nothing but lead to service 0.
-pub(super) fn route(name: &str) -> Route {
+pub(crate) fn route(name: &str) -> Route {
     Route {
         name: name.into(),
         service: ServiceId(0),

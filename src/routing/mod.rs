@@ -26,7 +26,7 @@ mod assignment;
 mod dial;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 
 pub use assignment::{Assignment, assign, bucket};
 pub use condition::{Condition, Device, HostPattern, ValueMatch};
