@@ -83,6 +83,21 @@ impl Bank {
         self.peak_ln = self.peak_ln.max(self.ln);
     }
 
+    /// Whether another bank of the same definitions is where this one is.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        self.seconds == other.seconds
+            && self.peak_ln == other.peak_ln
+            && self.steady == other.steady
+            && self.sharing == other.sharing
+    }
+
+    /// Goes to where another bank of the same definitions is.
+    pub(super) fn follow(&mut self, other: &Self) {
+        self.steady.copy_from(&other.steady);
+        self.sharing.copy_from(&other.sharing);
+        (self.seconds, self.ln, self.peak_ln) = (other.seconds, other.ln, other.peak_ln);
+    }
+
     /// ln of the wealth.
     pub(super) const fn ln(&self) -> f64 {
         self.ln

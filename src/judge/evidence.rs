@@ -149,8 +149,12 @@ impl Evidence {
         let whole = gathering.block(block.component);
         let same = complete && whole.ticks == stretch.ticks;
         for member in members.iter_mut().filter(|m| m.caution.name().lag() == block.lag) {
+            let level = same && member.rollback.is_at(&member.caution);
             bench.bet(&stretch, &mut member.caution, config);
-            if same {
+            if level {
+                // The same wealth on the same observations: every block was one stretch so far.
+                member.rollback.follow(&member.caution);
+            } else if same {
                 // The stretch is the block: its observations stand.
                 bench.settle(&stretch, &mut member.rollback, config);
             } else if complete {

@@ -6,7 +6,7 @@ mod integral;
 use super::{
     Coin, Pods,
     definition::{Bins, PSI},
-    quadrature::{NODES, Node, nodes},
+    quadrature::{NODES, Node, exp_all, nodes},
 };
 use integral::{Kept, Points, REACHES, SERVES, SHARPEST};
 
@@ -70,7 +70,7 @@ struct Thinned {
 /// Chao, Strawderman (JASA 1972).
 #[derive(Clone, Debug)]
 pub(super) struct Thinning {
-    nodes: [Node; NODES],
+    nodes: &'static [Node; NODES],
     /// The points by reach.
     spans: [Points; REACHES.len()],
     /// Room for the strata of a block; the first `used` are those of the block at hand.
@@ -88,7 +88,7 @@ impl Thinning {
         let nodes = nodes();
         Self {
             nodes,
-            spans: REACHES.map(|reach| Points::new(&nodes, reach)),
+            spans: REACHES.map(|reach| Points::new(nodes, reach)),
             room: vec![Thinned::default(); MAX_STRATA],
             used: 0,
             pod_share: 0.0,
@@ -243,7 +243,7 @@ impl Thinning {
     /// is what lies beyond the reach: positive, and for equal weights below exp(-10).
     fn integrate(&mut self, expected: f64) -> f64 {
         let Some(span) = SERVES.iter().position(|most| expected <= *most) else {
-            return self.sum(&Points::new(&self.nodes, SHARPEST / expected), None)
+            return self.sum(&Points::new(self.nodes, SHARPEST / expected), None)
                 * (SHARPEST / expected);
         };
         let Self { spans, room, used, .. } = self;
@@ -266,8 +266,8 @@ impl Thinning {
             }
         }
         let mut sum = 0.0;
-        for (node, (slope, ln)) in self.nodes.iter().zip(slope.iter().zip(ln_all)) {
-            sum += node.weight * slope * ln.exp();
+        for (node, (slope, all)) in self.nodes.iter().zip(slope.iter().zip(exp_all(&ln_all))) {
+            sum += node.weight * slope * all;
         }
         sum
     }

@@ -22,6 +22,12 @@ impl Wealth {
         Self { places: prior.to_vec(), ln: 0.0 }
     }
 
+    /// Takes over the wealth of another gambler on the same bets.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.places.copy_from_slice(&other.places);
+        self.ln = other.ln;
+    }
+
     /// Starts anew.
     pub(super) fn reset(&mut self, prior: &[f64]) {
         self.places.copy_from_slice(prior);
@@ -61,8 +67,11 @@ impl Wealth {
 
 /// ln(share * e^a + (1 - share) * e^b).
 pub(super) fn ln_mean(share: f64, a: f64, b: f64) -> f64 {
-    let top = a.max(b);
-    top + (share * (a - top).exp() + (1.0 - share) * (b - top).exp()).ln()
+    if a >= b {
+        a + (share + (1.0 - share) * (b - a).exp()).ln()
+    } else {
+        b + (share * (a - b).exp() + (1.0 - share)).ln()
+    }
 }
 
 #[cfg(test)]
