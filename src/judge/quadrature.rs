@@ -26,7 +26,11 @@ pub(super) fn nodes() -> &'static [Node; NODES] {
 /// at these. By Taylor's series of degree 13 on what is left of a power of two (Cody, Waite,
 /// Software Manual for the Elementary Functions, 1980, chapter 6).
 pub(super) fn exp_all(powers: &[f64; NODES]) -> [f64; NODES] {
-    powers.map(exp)
+    let mut all = [0.0; NODES];
+    for (all, power) in all.iter_mut().zip(powers) {
+        *all = exp(*power);
+    }
+    all
 }
 
 #[inline(always)]

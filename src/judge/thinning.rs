@@ -18,6 +18,9 @@ pub const MAX_STRATA: usize = 32;
 const QUADRATURE_ERROR: f64 = 2e-8;
 const BEYOND_REACH: f64 = 5e-5;
 
+/// ln of what is nothing beside the smallest number.
+const CERTAIN: f64 = -1000.0;
+
 /// What is known of a stratum before its bad events are looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Assigned {
@@ -89,7 +92,7 @@ impl Thinning {
         Self {
             nodes,
             spans: REACHES.map(|reach| Points::new(nodes, reach)),
-            room: vec![Thinned::default(); MAX_STRATA],
+            room: Vec::with_capacity(MAX_STRATA),
             used: 0,
             pod_share: 0.0,
             plain: true,
@@ -122,6 +125,9 @@ impl Thinning {
             let Some(share) = share(&stratum) else { continue };
             let rho = share / (1.0 - share) * ((1.0 - pod_share) / pod_share);
             let rho = if (rho - 1.0).abs() < 1e-9 { 1.0 } else { rho };
+            if self.used == self.room.len() {
+                self.room.push(Thinned::default());
+            }
             let thinned = &mut self.room[self.used];
             self.used += 1;
             thinned.index = index;
@@ -208,14 +214,20 @@ impl Thinning {
 
     /// x from E[K'/(K'+L'); K' > 0].
     fn observation_of(&self, share: f64) -> f64 {
-        let nothing = self.ln_nothing().exp();
+        let nothing = self.ln_nothing();
+        // Most often something is kept for certain, and the exponential of that is slow.
+        let nothing = if nothing < CERTAIN { 0.0 } else { nothing.exp() };
         (share.clamp(0.0, 1.0) / self.pod_share + nothing - 1.0)
             .clamp(-1.0, 1.0 / self.pod_share - 1.0)
     }
 
     fn closed_form(&self, kept_canary: f64, kept_baseline: f64) -> f64 {
         if kept_canary == 0.0 {
-            return if kept_baseline == 0.0 { 0.0 } else { self.ln_nothing().exp_m1() };
+            if kept_baseline == 0.0 {
+                return 0.0;
+            }
+            let nothing = self.ln_nothing();
+            return if nothing < CERTAIN { -1.0 } else { nothing.exp_m1() };
         }
         kept_canary / (kept_canary + kept_baseline) / self.pod_share - 1.0
     }

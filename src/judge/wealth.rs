@@ -45,11 +45,10 @@ impl Wealth {
     /// One block. `factors` are those of the bets, each at least 0 and finite, cash's being one;
     /// `shared` is the share handed back to `prior` first.
     pub(super) fn update(&mut self, prior: &[f64], factors: &[f64], shared: f64) {
-        let mut sum = 0.0;
         for ((place, prior), factor) in self.places.iter_mut().zip(prior).zip(factors) {
             *place = ((1.0 - shared) * *place + shared * prior) * factor;
-            sum += *place;
         }
+        let sum = sum(&self.places);
         if !(sum > 0.0 && sum < f64::INFINITY) {
             // Everything lost: unreachable while bets stake less than all, but a wealth that is
             // not a number would never recover.
@@ -63,6 +62,18 @@ impl Wealth {
         }
         self.ln = (self.ln + sum.ln()).clamp(-1e15, 1e15);
     }
+}
+
+/// The sum, in four parts that do not wait for each other.
+fn sum(places: &[f64]) -> f64 {
+    let (fours, rest) = places.as_chunks::<4>();
+    let mut parts = [0.0; 4];
+    for four in fours {
+        for (part, place) in parts.iter_mut().zip(four) {
+            *part += place;
+        }
+    }
+    (parts[0] + parts[1]) + (parts[2] + parts[3]) + rest.iter().sum::<f64>()
 }
 
 /// ln(share * e^a + (1 - share) * e^b).
