@@ -4,9 +4,8 @@
 use haldane::{
     judge::{Definition, JudgeConfig, Pods, bake_floor_blocks},
     lab::blocks::{
-        Kind, Latency, Load, Outcome, Pause, Rates, Setting, Traffic, Weights,
-        block_floor_requests, exact_interval, many, play_calibrated, play_many,
-        two_sample_requests,
+        Kind, Latency, Load, Outcome, Pause, Rates, Setting, Stage, Traffic, Weights,
+        block_floor_requests, exact_interval, many, play_many, two_sample_requests,
     },
 };
 
@@ -113,7 +112,8 @@ fn calibration(runs: usize, threads: usize) {
         let fixed = [1, 5].map(|b| share(&play_many(&setting(b, 1.0), 13, runs, threads)));
         let calibrated = |factor| {
             let setting = setting(5, factor);
-            many(runs, threads, |run| play_calibrated(&setting, 3600, 13, run))
+            let stage = Stage::new(&setting);
+            many(runs, threads, |run| stage.play_calibrated(3600, 13, run))
         };
         let (found, ..) = delays(&calibrated(2.0), 1800, 0);
         println!(

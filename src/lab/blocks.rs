@@ -4,6 +4,7 @@
 
 mod bounds;
 mod draw;
+mod laws;
 mod traffic;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub use bounds::{block_floor_requests, exact_interval, two_sample_requests};
 pub use draw::{Dice, normal_tail};
 pub use traffic::{Kind, Latency, Pause, Rates, Traffic};
+
+use laws::Laws;
+use traffic::Drawing;
 
 use crate::judge::{
     ArmCounts, Block, Calibration, Ending, Judge, JudgeConfig, Lag, Placebo, Pods, Stratum,
@@ -103,23 +107,80 @@ pub struct Outcome {
     pub excess_bad: f64,
 }
 
-/// Plays one rollout. The same seed and run give the same outcome.
-#[must_use]
-pub fn play(setting: &Setting, seed: u64, run: u64) -> Outcome {
-    play_from(setting, Dice::new(seed, run), None)
+/// A stage for rollouts of one setting, with what they have in common.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    setting: &'a Setting,
+    laws: Laws,
 }
 
-/// Plays one rollout whose block length is calibrated by a placebo, which has been running for
-/// `before` seconds when the rollout begins. The setting needs pods, two of the baseline at least.
-#[must_use]
-pub fn play_calibrated(setting: &Setting, before: u32, seed: u64, run: u64) -> Outcome {
-    let mut dice = Dice::new(seed, run);
-    let mut calibration = Calibration::default();
-    let mut drawn = traffic::Drawing::new(setting, true, &mut dice);
-    for second in 0..before {
-        calibrate(&mut calibration, setting, &drawn.second(setting, second, 0.0, &mut dice));
+impl<'a> Stage<'a> {
+    /// A stage for a setting.
+    #[must_use]
+    pub fn new(setting: &'a Setting) -> Self {
+        Self { setting, laws: Laws::new(setting) }
     }
-    play_from(setting, dice, Some(calibration))
+
+    /// Plays one rollout. The same seed and run give the same outcome.
+    #[must_use]
+    pub fn play(&self, seed: u64, run: u64) -> Outcome {
+        self.play_from(Dice::new(seed, run), None)
+    }
+
+    /// Plays one rollout whose block length is calibrated by a placebo, which has been running
+    /// for `before` seconds when the rollout begins. The setting needs pods, two of the baseline
+    /// at least.
+    #[must_use]
+    pub fn play_calibrated(&self, before: u32, seed: u64, run: u64) -> Outcome {
+        let mut dice = Dice::new(seed, run);
+        let mut calibration = Calibration::default();
+        let mut drawn = Drawing::new(self.setting, &self.laws, true, &mut dice);
+        for second in 0..before {
+            calibrate(&mut calibration, self.setting, &drawn.second(second, 0.0, &mut dice));
+        }
+        self.play_from(dice, Some(calibration))
+    }
+
+    fn play_from(&self, mut dice: Dice, mut calibration: Option<Calibration>) -> Outcome {
+        let setting = self.setting;
+        let mut judge = Judge::new(setting.judge.clone());
+        let mut drawn = Drawing::new(setting, &self.laws, calibration.is_some(), &mut dice);
+        let mut outcome = Outcome::default();
+        let mut weight = setting.weight_at(0, 0.0);
+        for second in 0..setting.seconds {
+            let counts = drawn.second(second, weight, &mut dice);
+            outcome.count(&counts.stratum);
+            if let Some(calibration) = &mut calibration {
+                calibrate(calibration, setting, &counts);
+                judge.set_block_seconds(calibration.block_seconds());
+            }
+            let next = setting.scheduled(second + 1);
+            let ending =
+                if next.is_some_and(|w| w != weight) { Ending::Scheduled } else { Ending::Open };
+            let verdict = tell(&mut judge, setting, &counts, ending);
+            outcome.note(second + 1, &verdict);
+            if setting.promotion {
+                judge.trials(&Trials {
+                    ticks: 10,
+                    strata: &[counts.trials],
+                    pods: setting.known_pods(),
+                    ending: Ending::Open,
+                });
+                if judge.promotion().proved {
+                    outcome.promoted = Some(second + 1);
+                }
+            }
+            if outcome.rolled_back.is_some() || outcome.promoted.is_some() {
+                break;
+            }
+            let after = setting.weight_at(second + 1, verdict.rollback_ln.max(verdict.caution_ln));
+            if after != weight && ending == Ending::Open {
+                drop_open_blocks(&mut judge);
+            }
+            weight = after;
+        }
+        outcome
+    }
 }
 
 fn calibrate(calibration: &mut Calibration, setting: &Setting, counts: &Counts) {
@@ -129,50 +190,11 @@ fn calibrate(calibration: &mut Calibration, setting: &Setting, counts: &Counts) 
     }
 }
 
-fn play_from(setting: &Setting, mut dice: Dice, mut calibration: Option<Calibration>) -> Outcome {
-    let mut judge = Judge::new(setting.judge.clone());
-    let mut drawn = traffic::Drawing::new(setting, calibration.is_some(), &mut dice);
-    let mut outcome = Outcome::default();
-    let mut weight = setting.weight_at(0, 0.0);
-    for second in 0..setting.seconds {
-        let counts = drawn.second(setting, second, weight, &mut dice);
-        outcome.count(&counts.stratum);
-        if let Some(calibration) = &mut calibration {
-            calibrate(calibration, setting, &counts);
-            judge.set_block_seconds(calibration.block_seconds());
-        }
-        let next = setting.scheduled(second + 1);
-        let ending =
-            if next.is_some_and(|w| w != weight) { Ending::Scheduled } else { Ending::Open };
-        let verdict = tell(&mut judge, setting, &counts, ending);
-        outcome.note(second + 1, &verdict);
-        if setting.promotion {
-            judge.trials(&Trials {
-                ticks: 10,
-                strata: &[counts.trials],
-                pods: setting.known_pods(),
-                ending: Ending::Open,
-            });
-            if judge.promotion().proved {
-                outcome.promoted = Some(second + 1);
-            }
-        }
-        if outcome.rolled_back.is_some() || outcome.promoted.is_some() {
-            break;
-        }
-        let after = setting.weight_at(second + 1, verdict.rollback_ln.max(verdict.caution_ln));
-        if after != weight && ending == Ending::Open {
-            drop_open_blocks(&mut judge);
-        }
-        weight = after;
-    }
-    outcome
-}
-
 /// Plays many rollouts on as many threads, in the order of their numbers.
 #[must_use]
 pub fn play_many(setting: &Setting, seed: u64, runs: usize, threads: usize) -> Vec<Outcome> {
-    many(runs, threads, |run| play(setting, seed, run))
+    let stage = Stage::new(setting);
+    many(runs, threads, |run| stage.play(seed, run))
 }
 
 /// The outcomes of `play` for the numbers below `runs`, on as many threads, in their order.
@@ -376,7 +398,10 @@ mod tests {
             outcomes.iter().filter(|outcome| outcome.rolled_back.is_some()).count()
         };
         assert!(rolled_back(&play_many(&setting, 1, 8, 2)) >= 4);
-        let calibrated = many(8, 2, |run| play_calibrated(&setting, 1800, 1, run));
+        let calibrated = {
+            let stage = Stage::new(&setting);
+            many(8, 2, |run| stage.play_calibrated(1800, 1, run))
+        };
         assert_eq!(rolled_back(&calibrated), 0);
     }
 }

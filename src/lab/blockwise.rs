@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    blocks::{self, Kind, Latency, Load, Setting, Traffic, Weights},
+    blocks::{self, Kind, Latency, Load, Setting, Stage, Traffic, Weights},
     record::Record,
     rivals::Stopped,
     scenario::{Flaw, Rate, Scenario, Slower, Weighting},
@@ -46,8 +46,8 @@ pub fn setting(scenario: &Scenario) -> Option<Setting> {
 
 /// Plays one run.
 #[must_use]
-pub fn play(setting: &Setting, seed: u64, run: u32) -> Record {
-    let outcome = blocks::play(setting, seed, u64::from(run));
+pub fn play(stage: &Stage<'_>, seed: u64, run: u32) -> Record {
+    let outcome = stage.play(seed, u64::from(run));
     let seconds = |second: Option<u32>| second.map(f64::from);
     Record {
         rolled_back: seconds(outcome.rolled_back).map(|at| Stopped {
@@ -171,8 +171,9 @@ mod tests {
             ..Scenario::default()
         };
         let setting = setting(&scenario).unwrap();
-        let record = play(&setting, 7, 3);
+        let stage = Stage::new(&setting);
+        let record = play(&stage, 7, 3);
         assert!(record.rolled_back.is_some_and(|stopped| stopped.at < 120.0), "{record:?}");
-        assert_eq!(record, play(&setting, 7, 3));
+        assert_eq!(record, play(&stage, 7, 3));
     }
 }
