@@ -45,8 +45,12 @@ fn exp(power: f64) -> f64 {
     let rounded = power * std::f64::consts::LOG2_E + ROUNDER;
     let exponent = rounded - ROUNDER;
     let rest = (power - exponent * LN_2_HIGH) - exponent * LN_2_LOW;
-    let series = INVERSE_FACTORIALS.iter().rev().fold(0.0, |sum, term| sum * rest + term);
-    series * f64::from_bits(rounded.to_bits().wrapping_add(1023) << 52)
+    // Even and odd terms by themselves, so that neither waits for the other.
+    let square = rest * rest;
+    let (pairs, _) = INVERSE_FACTORIALS.as_chunks::<2>();
+    let [even, odd] =
+        [0, 1].map(|side| pairs.iter().rev().fold(0.0, |sum, pair| sum * square + pair[side]));
+    (even + rest * odd) * f64::from_bits(rounded.to_bits().wrapping_add(1023) << 52)
 }
 
 const fn inverse_factorials() -> [f64; 14] {
