@@ -5,9 +5,7 @@ use super::{
     laws::{Bands, Conditions, Gap, Laws},
     normal_tail,
 };
-use crate::judge::{
-    ArmCounts, Coin, EDGES, QUANTILES, SHIFT_COUNT, SHIFTS, Stratum, TrialCounts, TrialStratum,
-};
+use crate::judge::{ArmCounts, Coin, EDGES, QUANTILES, Stratum, TrialCounts, TrialStratum};
 
 /// Probabilities of an arm's requests to be bad.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,8 +18,6 @@ pub struct Rates {
     pub refused: f64,
     /// Beyond the margin of promotion at p90, p99 and the objective's quantile.
     pub beyond_margin: [f64; 3],
-    /// Slower than the shifted deadline, by quantile and shift.
-    pub shifted: [[f64; SHIFT_COUNT]; 2],
 }
 
 /// Log-normal latencies, and how the canary's differ.
@@ -113,7 +109,6 @@ impl Latency {
                 + if canary { (self.errors[1] - self.errors[0]) * effect } else { 0.0 },
             refused: 0.0,
             beyond_margin: [0.9, 0.99, 0.99].map(|q| exceeds(q, margin)),
-            shifted: [0.9, 0.99].map(|q| SHIFTS.map(|shift| exceeds(q, shift))),
         }
     }
 }
