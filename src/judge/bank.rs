@@ -72,6 +72,11 @@ impl Bank {
     ) {
         let shared = seconds / (memory + self.seconds + seconds);
         self.seconds += seconds;
+        if observations.iter().all(|x| *x == 0.0) {
+            // Every bet pays back what it stakes: only the sharing part moves, within itself.
+            self.sharing.share(&self.prior, shared);
+            return;
+        }
         factors.clear();
         factors.push(1.0);
         for x in observations {
@@ -87,8 +92,8 @@ impl Bank {
     pub(super) fn is_at(&self, other: &Self) -> bool {
         self.seconds == other.seconds
             && self.peak_ln == other.peak_ln
-            && self.steady == other.steady
-            && self.sharing == other.sharing
+            && self.steady.is_at(&other.steady)
+            && self.sharing.is_at(&other.sharing)
     }
 
     /// Goes to where another bank of the same definitions is.

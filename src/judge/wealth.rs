@@ -22,6 +22,20 @@ impl Wealth {
         Self { places: prior.to_vec(), ln: 0.0 }
     }
 
+    /// Whether another gambler on the same bets has the same on each of them.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        // Without a way out in the middle, so that many are compared at once.
+        let differ = |(a, b): (&f64, &f64)| u64::from(a.to_bits() != b.to_bits());
+        self.ln == other.ln && self.places.iter().zip(&other.places).map(differ).sum::<u64>() == 0
+    }
+
+    /// A block on which every bet's factor is one.
+    pub(super) fn share(&mut self, prior: &[f64], shared: f64) {
+        for (place, prior) in self.places.iter_mut().zip(prior) {
+            *place = (1.0 - shared) * *place + shared * prior;
+        }
+    }
+
     /// Takes over the wealth of another gambler on the same bets.
     pub(super) fn copy_from(&mut self, other: &Self) {
         self.places.copy_from_slice(&other.places);

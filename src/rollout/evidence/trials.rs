@@ -1,18 +1,21 @@
 //! Trials of a promotion. With a coin per request every request is one; among sticky users only
 //! the first second in which a unit shows in a stage: bad if any of its requests in it is.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::BuildHasherDefault,
+};
 
 use super::{Split, pairs};
 use crate::{
     judge::{Coin, TrialCounts, TrialStratum},
-    measure::{Bad, Block, Cell, MAX_UNITS, Tick},
+    measure::{Bad, Block, Cell, MAX_UNITS, Tick, UnitHasher},
 };
 
 /// Units that came in this stage.
 #[derive(Debug, Default)]
 pub(super) struct Newcomers {
-    seen: HashSet<u64>,
+    seen: HashSet<u64, BuildHasherDefault<UnitHasher>>,
     /// In the order of their coming, until the block of that time is counted.
     waiting: VecDeque<Newcomer>,
 }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::Subject;
-use crate::measure::{Deadlines, Ledger, Past, QUANTILES, Thresholds, Tick};
+use crate::measure::{Deadlines, Latencies, Ledger, Past, QUANTILES, Thresholds, Tick};
 
 /// Places of the deadlines of promotion, at p90 and p99, behind those of [`QUANTILES`].
 pub(super) const MARGIN: [usize; 2] = [QUANTILES.len(), QUANTILES.len() + 1];
@@ -52,14 +52,10 @@ impl Yardstick {
         if !now.0.is_multiple_of(LOOK) {
             return false;
         }
-        let mut past = Past::default();
-        for (key, _) in &subject.baseline {
-            if let Some(latencies) = ledger.latencies(*key) {
-                past.add(latencies.window(), now);
-            }
-        }
+        let latencies = subject.baseline.iter().filter_map(|(key, _)| ledger.latencies(*key));
+        let past = Past::new(latencies.map(Latencies::window).collect(), now);
         if let Some((since, thresholds)) = &self.in_force
-            && !past.outdates(thresholds, *since, now)
+            && !past.outdates(thresholds, *since)
         {
             return false;
         }
