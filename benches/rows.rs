@@ -1,5 +1,6 @@
 //! Prints the acceptance tables of the judge at block level:
-//! `cargo bench --bench rows -- validity|detection|bank|promotion|speed [RUNS] [--threads=N]`.
+//! `cargo bench --bench rows -- validity|detection|bank|promotion|speed [RUNS] [--threads=N]`;
+//! `--rows=A..B` plays a part of the table of validity, counted from 0.
 
 use haldane::{
     judge::{Definition, JudgeConfig, Pods, bake_floor_blocks},
@@ -13,18 +14,23 @@ fn main() {
     // `cargo bench` adds flags of its own.
     let (flags, words): (Vec<_>, Vec<_>) =
         std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
-    let wanted = flags.iter().find_map(|flag| flag.strip_prefix("--threads=")?.parse().ok());
-    let threads =
-        wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let flag = |name: &str| flags.iter().find_map(|flag| flag.strip_prefix(name));
+    let threads = flag("--threads=")
+        .and_then(|threads| threads.parse().ok())
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     if flags.iter().any(|flag| flag == "--test") {
         for table in TABLES {
-            play(table, Some(SMOKE_RUNS), threads);
+            play(table, Some(SMOKE_RUNS), threads, ALL);
         }
         return;
     }
     let table = words.first().map_or("", String::as_str);
     let runs = words.get(1).and_then(|runs| runs.parse().ok());
-    if !play(table, runs, threads) {
+    let rows = flag("--rows=").map_or(ALL, |rows| {
+        let (from, to) = rows.split_once("..").unwrap_or((rows, ""));
+        (from.parse().unwrap_or(ALL.0), to.parse().unwrap_or(ALL.1))
+    });
+    if !play(table, runs, threads, rows) {
         eprintln!("unknown table {table:?}: {}", TABLES.join(", "));
         std::process::exit(2);
     }
@@ -35,11 +41,16 @@ const TABLES: [&str; 6] = ["validity", "calibration", "detection", "bank", "prom
 /// Rollouts of every row where only the program itself is tried.
 const SMOKE_RUNS: usize = 4;
 
+/// The first row to play and the one after the last.
+type Part = (usize, usize);
+
+const ALL: Part = (0, usize::MAX);
+
 /// Prints a table; false if there is none of this name.
-fn play(table: &str, runs: Option<usize>, threads: usize) -> bool {
+fn play(table: &str, runs: Option<usize>, threads: usize, rows: Part) -> bool {
     let start = tokio::time::Instant::now();
     match table {
-        "validity" => validity(runs.unwrap_or(10_000), threads),
+        "validity" => validity(runs.unwrap_or(10_000), threads, rows),
         "calibration" => calibration(runs.unwrap_or(1000), threads),
         "detection" => detection(runs.unwrap_or(200), threads),
         "bank" => bank(runs.unwrap_or(400), threads),
@@ -55,13 +66,14 @@ fn count(outcomes: &[Outcome], pick: impl Fn(&Outcome) -> bool) -> u64 {
     outcomes.iter().filter(|o| pick(o)).count() as u64
 }
 
-fn validity(runs: usize, threads: usize) {
+fn validity(runs: usize, threads: usize, (from, to): Part) {
     println!(
         "{:<44} {:>8} {:>8} {:>8} {:>9} {:>9} {:>8}",
         "A/A, 30 min, no tolerance", "runs", ">=1000", ">=20", "low1000", "low20", "caution"
     );
     let (mut hits, mut all) = (0, 0);
-    for (name, setting, guaranteed) in validity_rows() {
+    let rows = validity_rows().into_iter().take(to).skip(from);
+    for (name, setting, guaranteed) in rows {
         // Rows without a guarantee show a size, for which a tenth is enough.
         let runs = if guaranteed { runs } else { runs.div_ceil(10) };
         let outcomes = play_many(&setting, 11, runs, threads);
