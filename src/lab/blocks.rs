@@ -3,6 +3,7 @@
 //! in flight over a change of weights need the request-level simulation.
 
 mod bounds;
+mod by_request;
 mod draw;
 mod laws;
 mod traffic;
@@ -13,12 +14,13 @@ pub use bounds::{block_floor_requests, exact_interval, two_sample_requests};
 pub use draw::{Dice, normal_tail};
 pub use traffic::{Kind, Latency, Pause, Rates, Traffic};
 
+use by_request::ByRequest;
 use laws::Laws;
 use traffic::Drawing;
 
 use crate::judge::{
-    ArmCounts, Block, Calibration, Ending, Judge, JudgeConfig, Lag, Placebo, Pods, Stratum,
-    TrialStratum, Trials,
+    ArmCounts, Block, Calibration, Definition, Ending, Judge, JudgeConfig, Lag, Placebo, Pods,
+    Stratum, TrialStratum, Trials,
 };
 
 /// How the canary's weight moves.
@@ -67,6 +69,21 @@ impl Load {
     }
 }
 
+/// Proxies that tell each other their counts of each second; what arrives late is left out for
+/// both arms. The load of a setting is that of one of them; weather and pods are common to all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shards {
+    /// How many.
+    pub count: u32,
+    /// Share of the messages that are lost.
+    pub lost: f64,
+}
+
+impl Shards {
+    /// One proxy, which loses nothing.
+    pub const ONE: Self = Self { count: 1, lost: 0.0 };
+}
+
 /// A rollout to play.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
@@ -76,6 +93,8 @@ pub struct Setting {
     pub load: Load,
     /// What is bad, and by how much more of the canary.
     pub traffic: Traffic,
+    /// The proxies.
+    pub shards: Shards,
     /// The canary's weight.
     pub weights: Weights,
     /// The pods, and whether the judge knows them.
@@ -139,6 +158,28 @@ impl<'a> Stage<'a> {
             calibrate(&mut calibration, self.setting, &drawn.second(second, 0.0, &mut dice));
         }
         self.play_from(dice, Some(calibration))
+    }
+
+    /// Plays one rollout judged request by request, as if every request were a coin of its own:
+    /// what is tempting, and wrong where pods are disturbed.
+    #[must_use]
+    pub fn play_by_request(&self, definition: Definition, seed: u64, run: u64) -> Outcome {
+        let mut dice = Dice::new(seed, run);
+        let mut drawn = Drawing::new(self.setting, &self.laws, false, &mut dice);
+        let mut evidence = ByRequest::default();
+        let mut outcome = Outcome::default();
+        for second in 0..self.setting.seconds {
+            let weight = self.setting.scheduled(second).unwrap_or(0.0);
+            let counts = drawn.second(second, weight, &mut dice);
+            outcome.count(&counts.stratum);
+            let Stratum { canary, baseline, .. } = &counts.stratum;
+            let bad = [canary, baseline].map(|arm| definition.bad_events(arm));
+            if evidence.add(bad, weight) >= -self.setting.judge.false_rollback.ln() {
+                outcome.rolled_back = Some(second + 1);
+                break;
+            }
+        }
+        outcome
     }
 
     fn play_from(&self, mut dice: Dice, mut calibration: Option<Calibration>) -> Outcome {
@@ -235,6 +276,7 @@ impl Setting {
             seconds: 1800,
             load: Load::constant(500.0),
             traffic: Traffic::same(),
+            shards: Shards::ONE,
             weights: Weights::Fixed(0.05),
             pods: None,
             pods_known: false,

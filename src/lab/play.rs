@@ -58,7 +58,8 @@ pub fn play(
     let records = match by_block {
         Some(setting) => {
             let stage = Stage::new(&setting);
-            let play = |run| blockwise::play(&stage, scenario.seed, run);
+            let placebo = blockwise::placebo(scenario);
+            let play = |run| blockwise::play(&stage, placebo, scenario.seed, run);
             play_all(scenario.runs, threads, cancelled, play, done)
         }
         None => {

@@ -1,7 +1,7 @@
 //! What the two arms answer like: probabilities of being bad, and counts drawn from them.
 
 use super::{
-    Counts, Dice, Setting,
+    Counts, Dice, Setting, Shards,
     laws::{Bands, Conditions, Gap, Laws},
     normal_tail,
 };
@@ -243,6 +243,9 @@ impl<'a> Drawing<'a> {
         let rps = self.setting.load.at(second, self.setting.seconds);
         let effect = self.setting.traffic.effect(second);
         let conditions = Conditions { rps, weight, effect };
+        if self.setting.shards != Shards::ONE {
+            return self.of_shards(conditions, dice);
+        }
         match self.laws.of(conditions).filter(|_| !self.placebo) {
             Some(bands) => self.from_tables(bands, conditions, dice),
             None => self.directly(conditions, dice),
@@ -284,6 +287,33 @@ impl<'a> Drawing<'a> {
         Counts {
             stratum: Stratum { weights: 0, coin, canary, baseline },
             trials: TrialStratum { coin, canary: canary_trials, baseline: baseline_trials },
+            placebo: None,
+        }
+    }
+
+    /// The counts that shards tell each other, joined.
+    fn of_shards(&mut self, conditions: Conditions, dice: &mut Dice) -> Counts {
+        let Conditions { rps, weight, effect } = conditions;
+        let rates = self.rates(effect, dice);
+        let stalled = [BASELINE, CANARY].map(|group| self.stalled(group, dice));
+        let mut joined = [ArmCounts::default(); 2];
+        let Shards { count, lost } = self.setting.shards;
+        for _ in 0..count {
+            if dice.uniform() < lost {
+                continue;
+            }
+            let all = dice.poisson(rps);
+            let canary = dice.binomial(all, weight);
+            for (i, started) in [all - canary, canary].into_iter().enumerate() {
+                joined[i].merge(&arm(started, &rates[i], stalled[i], false, dice).0);
+            }
+        }
+        let [baseline, canary] = joined;
+        let coin = Coin::Drawn { share: weight };
+        let nothing = TrialCounts::default();
+        Counts {
+            stratum: Stratum { weights: 0, coin, canary, baseline },
+            trials: TrialStratum { coin, canary: nothing, baseline: nothing },
             placebo: None,
         }
     }
