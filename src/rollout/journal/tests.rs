@@ -1,6 +1,7 @@
 //! What survives: whole lines, in order, and nothing that was torn.
 
 use super::*;
+use crate::rollout::Rollout;
 use crate::rollout::{DecisionKind, Phase};
 
 fn decision(seq: u64, weight_bp: u16) -> Decision {
@@ -18,6 +19,10 @@ fn decision(seq: u64, weight_bp: u16) -> Decision {
         weight_bp,
         actor: "a person".into(),
         reason: "a \"reason\"\nof two lines".into(),
+        run: 1,
+        at_ms: 0,
+        evidence: None,
+        life: Rollout::unborn(),
         config: "hash".into(),
     }
 }
