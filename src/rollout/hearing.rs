@@ -13,15 +13,18 @@ use crate::{
     routing::{ArmIndex, BUCKETS, RouteTable, Service},
 };
 
+/// The names of a service and a canary.
+type Names = [Arc<str>; 2];
+
 /// Without a request for so many ticks a rollout says that it waits for traffic.
 const QUIET: u32 = 300;
 
 /// The hearings, by service and canary.
 #[derive(Debug, Default)]
 pub(super) struct Hearings {
-    all: HashMap<[Arc<str>; 2], Hearing>,
+    all: HashMap<Names, Hearing>,
     /// By recorder id: the hearings that its keyed requests are trials of.
-    keyed: HashMap<RecorderId, Vec<([Arc<str>; 2], EvidenceArm)>>,
+    keyed: HashMap<RecorderId, Vec<(Names, EvidenceArm)>>,
 }
 
 /// The evidence against one canary.
@@ -122,7 +125,7 @@ impl Hearings {
     /// A rollout begins to be judged, under these weights of all canaries.
     pub(super) fn begin(
         &mut self,
-        names: [Arc<str>; 2],
+        names: Names,
         about: &About<'_>,
         weights_bp: &[u16],
         now: Now,
@@ -147,7 +150,7 @@ impl Hearings {
     }
 
     /// Ends the hearings that are not to go on, and learns which recorders belong to the others.
-    pub(super) fn retain<'a>(&mut self, goes_on: impl Fn(&[Arc<str>; 2]) -> Option<About<'a>>) {
+    pub(super) fn retain<'a>(&mut self, goes_on: impl Fn(&Names) -> Option<About<'a>>) {
         self.keyed.clear();
         self.all.retain(|names, hearing| {
             let Some(about) = goes_on(names) else { return false };
@@ -166,7 +169,7 @@ impl Hearings {
     }
 
     /// The hearing of a rollout.
-    pub(super) fn of(&mut self, names: &[Arc<str>; 2]) -> Option<&mut Hearing> {
+    pub(super) fn of(&mut self, names: &Names) -> Option<&mut Hearing> {
         self.all.get_mut(names)
     }
 
@@ -191,7 +194,7 @@ impl Hearings {
     /// they are others.
     pub(super) fn reweigh(
         &mut self,
-        names: &[Arc<str>; 2],
+        names: &Names,
         weights_bp: &[u16],
         canary: usize,
         now: Now,
