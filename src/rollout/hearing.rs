@@ -123,13 +123,7 @@ impl About<'_> {
 
 impl Hearings {
     /// A rollout begins to be judged, under these weights of all canaries.
-    pub(super) fn begin(
-        &mut self,
-        names: Names,
-        about: &About<'_>,
-        weights_bp: &[u16],
-        now: Now,
-    ) {
+    pub(super) fn begin(&mut self, names: Names, about: &About<'_>, weights_bp: &[u16], now: Now) {
         let (members, caps) = about.members();
         let splits = splits(&caps, weights_bp, about.canary);
         let subject = about.subject(&members);
