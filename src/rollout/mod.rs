@@ -25,6 +25,7 @@ mod testing;
 pub use decision::{Decision, DecisionKind};
 pub use evidence::{Arm as EvidenceArm, Evidence, Split, Subject};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
+pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};
 pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,
     ServicePlan, SessionPolicy, Settings, Slo, Stage, Tolerance,
