@@ -27,6 +27,7 @@ mod testing;
 pub use decision::{Decision, DecisionKind, Told};
 pub use evidence::{Arm as EvidenceArm, Evidence, Split, Subject};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
+pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};
 pub use objectives::ObjectiveView;
 pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,

@@ -266,8 +266,19 @@ struct Guard {
     /// The weight before the raise.
     weight_bp: u16,
     since: Duration,
-    /// Whether the objectives were kept again at the lower weight.
-    recovered: bool,
+    found: Found,
+}
+
+/// What the guard found out at the lower weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Found {
+    /// Nothing yet.
+    Watching,
+    /// The objectives were kept again: it was the canary.
+    Interference,
+    /// They were not: it was something else. The guard is over for this stage.
+    Environment,
 }
 
 /// The rollout after a step.
@@ -387,7 +398,7 @@ impl Rollout {
     pub fn is_cautious(&self) -> bool {
         self.caution
             || self.suspected_until.is_some()
-            || self.guard.is_some()
+            || self.guard_in_force().is_some()
             || self.breaker != BreakerState::Closed
     }
 
@@ -509,27 +520,27 @@ impl Rollout {
         match &mut self.guard {
             None => {
                 let raised = seen.now.saturating_sub(self.entered) < RAISE_SHOWS_WITHIN;
-                let before = plan.stages.get(self.stage.checked_sub(2)?)?.weight_bp;
-                let guards = both && raised && before < self.base_bp;
-                self.guard = guards.then_some(Guard {
-                    weight_bp: before,
-                    since: seen.now,
-                    recovered: false,
-                });
+                let weight_bp = plan.stages.get(self.stage.checked_sub(2)?)?.weight_bp;
+                let guards = both && raised && weight_bp < self.base_bp;
+                let guard = Guard { weight_bp, since: seen.now, found: Found::Watching };
+                self.guard = guards.then_some(guard);
                 guards.then_some(Change::Guarded)
             }
-            Some(guard) if stays(guard) => None,
-            Some(_) if both => {
-                // The same objective does not stop the same stage twice.
-                self.guard = None;
-                self.entered = self.entered.min(seen.now.saturating_sub(RAISE_SHOWS_WITHIN));
+            Some(guard) if guard.found != Found::Watching || stays(guard) => None,
+            Some(guard) if both => {
+                guard.found = Found::Environment;
                 Some(Change::Returned)
             }
             Some(guard) => {
-                guard.recovered = true;
+                guard.found = Found::Interference;
                 None
             }
         }
+    }
+
+    /// The guard, as long as it holds the weight.
+    fn guard_in_force(&self) -> Option<Guard> {
+        self.guard.filter(|guard| guard.found != Found::Environment)
     }
 
     fn evidence_asks(&self, seen: &Seen, evidence_ln: f64) -> bool {
@@ -579,7 +590,9 @@ impl Rollout {
             None => {}
         }
         let obstacle = match seen.objectives {
-            _ if self.guard.is_some_and(|guard| guard.recovered) => Some(Obstacle::Interference),
+            _ if self.guard.is_some_and(|guard| guard.found == Found::Interference) => {
+                Some(Obstacle::Interference)
+            }
             Standing::Kept => None,
             Standing::BaselineBreaches | Standing::BothBreach => Some(Obstacle::Environment),
             Standing::Breaches | Standing::Severe => Some(Obstacle::Objective),
@@ -645,6 +658,7 @@ impl Rollout {
         self.base_bp = weight_bp;
         self.entered = now;
         self.approved = false;
+        self.guard = None;
         self.end = (weight_bp == ALL_BP).then_some(End::Promoted);
     }
 
@@ -665,7 +679,7 @@ impl Rollout {
         if self.suspected_until.is_some() && self.base_bp > 0 {
             allowed_bp = allowed_bp.min((self.base_bp / 5).max(1));
         }
-        if let Some(guard) = self.guard {
+        if let Some(guard) = self.guard_in_force() {
             allowed_bp = allowed_bp.min(guard.weight_bp);
         }
         if self.is_warming(now) {

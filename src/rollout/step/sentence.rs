@@ -39,7 +39,7 @@ impl Rollout {
             BreakerState::Closed if self.suspected_until.is_some() => {
                 ", lowered to a fifth for 5 min: the canary's own users see it getting worse"
             }
-            BreakerState::Closed if self.guard.is_some() => {
+            BreakerState::Closed if self.guard_in_force().is_some() => {
                 ", lowered because both arms became bad after the raise"
             }
             BreakerState::Closed => "",
