@@ -294,9 +294,7 @@ impl Scenario {
             tolerate_errors: settings.tolerate.errors,
             margin_errors: settings.promote_within.errors,
             margin_latency: settings.promote_within.latency,
-            block_seconds: settings
-                .block
-                .map_or(default.block_seconds, |block| block.as_secs().max(1) as u32),
+            block_ticks: settings.block.map_or(default.block_ticks, JudgeConfig::ticks_of),
             ..JudgeConfig::default()
         }
     }

@@ -23,7 +23,10 @@ mod workers;
 mod testing;
 
 pub use decision::{Decision, DecisionKind};
-pub use evidence::{Arm as EvidenceArm, Evidence, Split, Subject};
+pub use evidence::{
+    Arm as EvidenceArm, Armed, EndedTicks, Evidence, EvidenceSnapshot, FedBlock,
+    Input as EvidenceInput, JudgedRoute, Newcomers, Source, Split, Subject, Yardstick,
+};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,
