@@ -16,7 +16,9 @@ pub(crate) fn serialize<S: Serializer>(hashes: &[u64], serializer: S) -> Result<
     serializer.serialize_str(&text)
 }
 
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let (hashes, rest) = text.as_bytes().as_chunks::<DIGITS>();
     if !rest.is_empty() {

@@ -168,9 +168,8 @@ impl From<Units> for WrittenUnits {
         all.sort_unstable_by_key(|(unit, _)| *unit);
         let known = all.iter().map(|(_, known)| {
             let told = known.intervals.iter().enumerate().filter(|(_, i)| **i != Interval::WHOLE);
-            let bits = told.map(|(place, Interval { lo, hi })| {
-                (place as u8, lo.to_bits(), hi.to_bits())
-            });
+            let bits =
+                told.map(|(place, Interval { lo, hi })| (place as u8, lo.to_bits(), hi.to_bits()));
             (known.generation, bits.collect())
         });
         Self {

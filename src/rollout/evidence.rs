@@ -50,6 +50,7 @@ pub struct Evidence {
     /// The set of deadlines that the canary has, and the tick that its first came into force.
     generation: u64,
     measured_from: Option<Tick>,
+    news: bool,
     state: EvidenceSnapshot,
 }
 
@@ -96,6 +97,7 @@ impl Evidence {
             ends: Ends::default(),
             generation: 0,
             measured_from: None,
+            news: false,
             state,
         }
     }
@@ -131,7 +133,7 @@ impl Evidence {
 
     /// Other recorders count, after a change of routes or cohorts. Their names and order in
     /// [`Subject::routes`] and [`Subject::cohorts`] are the new ones.
-    pub fn regroup(&mut self, subject: Subject) {
+    pub fn reshape(&mut self, subject: Subject) {
         self.subject = subject;
         self.builder.set_members(members(&self.subject));
         self.ends.recount();
@@ -252,7 +254,25 @@ impl Evidence {
 
     /// Moves the evidence by an input. Pure: the same inputs make the same evidence.
     pub fn take(&mut self, input: &Input) {
+        self.news |= matches!(input, Input::Block(_));
         self.state.take(input);
+    }
+
+    /// Whether a block was judged since this was asked last.
+    pub fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Requests that were judged since the rollout began: of the baseline and of the canary.
+    #[must_use]
+    pub const fn requests(&self) -> [u64; 2] {
+        self.state.requests()
+    }
+
+    /// Bad canary responses beyond the baseline's share, as far as they are beyond doubt.
+    #[must_use]
+    pub fn excess_bad(&self) -> f64 {
+        self.state.excess_bad()
     }
 
     /// One tick is over, for a service with one canary: gathers, and takes what was gathered.

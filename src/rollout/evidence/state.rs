@@ -6,10 +6,10 @@ use std::{collections::VecDeque, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{Obstacle, Seen},
+    super::{Obstacle, Seen, Standing},
     Armed, FedBlock, Input, Split, Subject,
     excess::Excess,
-    stretch, strata,
+    strata, stretch,
     trials::SeenUnits,
 };
 use crate::{
@@ -48,6 +48,8 @@ pub struct EvidenceSnapshot {
     /// Bad events of sticky users of the second that is not over yet.
     second: (u32, [ArmCounts; 2]),
     suspected: bool,
+    /// Requests that were judged: of baseline and canary.
+    requests: [u64; 2],
 }
 
 /// A place where blocks end before their time.
@@ -92,7 +94,16 @@ impl EvidenceSnapshot {
             excess: Excess::default(),
             second: (0, [ArmCounts::default(); 2]),
             suspected: false,
+            requests: [0; 2],
         }
+    }
+
+    pub(super) const fn requests(&self) -> [u64; 2] {
+        self.requests
+    }
+
+    pub(super) fn excess_bad(&self) -> f64 {
+        self.excess.at_least()
     }
 
     pub(super) const fn pods(&self) -> Option<Pods> {
@@ -188,6 +199,7 @@ impl EvidenceSnapshot {
             canary_requests: self.stage.canary_requests,
             excess_bad: self.excess.at_least(),
             others_bp,
+            objectives: Standing::Kept,
             obstacle,
             block_ends: true,
         }
@@ -216,6 +228,9 @@ impl EvidenceSnapshot {
         self.hand_over_warm(lag, &strata, fed.warming);
         match lag {
             Lag::Early => {
+                for cell in &block.cells {
+                    self.requests[usize::from(cell.arm.min(1))] += cell.started;
+                }
                 for (split, [baseline, canary]) in strata::coin_started(block, splits) {
                     self.judge.assigned(split.omega(), canary, baseline);
                 }

@@ -132,7 +132,8 @@ fn sticky(
             Some(if (share - omega).abs() < SAME_SHARE { omega } else { share })
         };
         for (place, edge) in view.edges() {
-            for unit in cells.iter().filter_map(|cell| cell.slow.get(place)).flat_map(|b| &b.units) {
+            for unit in cells.iter().filter_map(|cell| cell.slow.get(place)).flat_map(|b| &b.units)
+            {
                 let Some(share) = count(*unit, edge) else { continue };
                 let counts = shares.arm(share, arm);
                 counts.slow[edge] += 1;

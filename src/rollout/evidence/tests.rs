@@ -282,7 +282,9 @@ fn the_same_inputs_make_the_same_evidence() {
     let now = Tick(scene.tick).end();
     assert_eq!(halfway.seen(now, 0, None), scene.evidence.seen(now, 0, None));
     assert_eq!(written(&halfway), written(&scene.evidence));
-    assert!(scene.evidence.units().len() > 50 && scene.evidence.judge().verdict().rollback_ln > 0.0);
+    assert!(
+        scene.evidence.units().len() > 50 && scene.evidence.judge().verdict().rollback_ln > 0.0
+    );
 }
 
 #[test]
@@ -293,7 +295,8 @@ fn evidence_outlives_its_process() {
     let subject = after.evidence.subject().clone();
     let epoch = Epoch::new(0);
     let snapshot = scene.evidence.snapshot();
-    let (evidence, input) = Evidence::restore(subject.clone(), snapshot, Tick(0), epoch, split(500));
+    let (evidence, input) =
+        Evidence::restore(subject.clone(), snapshot, Tick(0), epoch, split(500));
     after.evidence = evidence;
     let now = after.seen();
     assert_eq!(now.verdict.rollback_peak_ln, before.verdict.rollback_peak_ln);

@@ -81,20 +81,33 @@ impl Yardstick {
     /// From the next [`Yardstick::refresh`] on these canaries are measured, all of one service:
     /// call it when canaries, routes or recorders came or went.
     pub fn measure<'s>(&mut self, subjects: impl IntoIterator<Item = &'s Subject>) {
-        self.tolerate.clear();
-        for (number, subject) in subjects.into_iter().enumerate() {
-            self.tolerate.push(subject.tolerate);
-            if number > 0 {
-                continue;
+        let mut tolerate = Vec::new();
+        let mut first = None;
+        for subject in subjects {
+            if !tolerate.contains(&subject.tolerate) {
+                tolerate.push(subject.tolerate);
             }
-            self.baseline = subject.of_arm(false).map(|it| (it.key, it.route)).collect();
-            let yard = |timeout| Yard {
-                timeout_us: micros(timeout),
-                thresholds: None,
-                failed_by_us: [micros(timeout.min(UNKNOWN)); 2],
-            };
-            self.routes = subject.routes.iter().map(|route| yard(route.timeout)).collect();
+            first.get_or_insert(subject);
         }
+        let Some(subject) = first else { return };
+        let baseline: Vec<_> = subject.of_arm(false).map(|it| (it.key, it.route)).collect();
+        let timeouts: Vec<u32> = subject.routes.iter().map(|route| micros(route.timeout)).collect();
+        let same = timeouts.iter().eq(self.routes.iter().map(|yard| &yard.timeout_us));
+        let as_before = same
+            && baseline == self.baseline
+            && tolerate.iter().all(|one| self.tolerate.contains(one))
+            && tolerate.len() == self.tolerate.len();
+        if as_before {
+            return;
+        }
+        (self.baseline, self.tolerate) = (baseline, tolerate);
+        let known = self.in_force.map(|(_, thresholds)| thresholds);
+        let yard = |timeout_us: u32| Yard {
+            timeout_us,
+            thresholds: known,
+            failed_by_us: [timeout_us.min(micros(UNKNOWN)); 2],
+        };
+        self.routes = timeouts.into_iter().map(yard).collect();
         self.changed = true;
     }
 
@@ -117,7 +130,7 @@ impl Yardstick {
         }
         let Some(thresholds) = service.thresholds() else {
             if self.changed {
-                self.put(ledger, now, Armed::Nothing);
+                self.put(ledger, now, self.in_force.map_or(Armed::Nothing, |(_, it)| armed(&it)));
             }
             return;
         };
@@ -125,13 +138,8 @@ impl Yardstick {
             let own = past.thresholds().map(|own| own.with_last_of(&thresholds));
             yard.thresholds = Some(own.unwrap_or(thresholds));
         }
-        let armed = if thresholds.baseline_us().len() == QUANTILES.len() {
-            Armed::All
-        } else {
-            Armed::ButLast
-        };
         self.in_force = Some((now, thresholds));
-        self.put(ledger, now, armed);
+        self.put(ledger, now, armed(&thresholds));
     }
 
     fn past(&self, ledger: &Ledger, now: Tick) -> Vec<Past> {
@@ -228,6 +236,11 @@ impl Yard {
         let capped: Vec<u32> = edges.into_iter().map(|us| us.min(self.timeout_us)).collect();
         Deadlines::new(&capped, self.failed_by_us, aborted_early_us)
     }
+}
+
+fn armed(thresholds: &Thresholds) -> Armed {
+    let all = thresholds.baseline_us().len() == QUANTILES.len();
+    if all { Armed::All } else { Armed::ButLast }
 }
 
 /// A canary's deadlines by [`QUANTILES`].
