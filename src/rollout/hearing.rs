@@ -224,7 +224,7 @@ impl Hearings {
             }
             for (names, arm) in self.keyed.get(&event.recorder).into_iter().flatten() {
                 if let Some(hearing) = self.all.get_mut(names) {
-                    hearing.evidence.assigned(event.unit, event.arrival, *arm);
+                    hearing.evidence.assigned(event.unit, event.arrival, event.epoch(), *arm);
                 }
             }
         }
