@@ -6,6 +6,7 @@ mod decision;
 mod evidence;
 mod groups;
 mod handle;
+mod headroom;
 mod hearing;
 mod journal;
 mod layout;
