@@ -122,12 +122,17 @@ impl About<'_> {
             tolerate: judge.tolerate,
             promote_within: judge.promote_within,
             pods: self.pods(),
-            warmup: None,
+            warmup: self.warmup(),
             units_lost: false,
             routes: routes.into_iter().map(judged).collect(),
             cohorts,
             sources,
         }
+    }
+
+    fn warmup(&self) -> Option<Duration> {
+        let upstream = self.arms().arms[self.canary + 1].upstream;
+        self.routes.upstream(upstream).warmup.map(|warmup| warmup.period)
     }
 
     /// The pods of both arms, where they can be counted: by `replicas`, or because there is more
