@@ -57,6 +57,7 @@ impl View<'_> {
             canaries: self.steering.all().map(|(_, rollout)| self.canary(rollout)).collect(),
             upstreams: self.upstreams(),
             shed: self.workers.shed(),
+            rescues: self.workers.rescues(),
             accept_pauses: self.workers.accept_pauses(),
             open_connections: self.workers.open_connections(),
             control_lateness: self.lateness,

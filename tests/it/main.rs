@@ -4,13 +4,16 @@
 
 mod accounting;
 mod admin;
+mod asks;
 mod assignment;
 mod command_line;
 mod events;
 mod forward;
 mod harness;
 mod operate;
+mod plane;
 mod refuse;
 mod reload;
+mod rescue;
 mod tidy;
 mod upstream;
