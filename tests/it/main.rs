@@ -15,5 +15,6 @@ mod plane;
 mod refuse;
 mod reload;
 mod rescue;
+mod streams;
 mod tidy;
 mod upstream;

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
-    harness::{Answer, Call, Upstream, full, nobody},
+    harness::{Answer, Call, Haldane, Upstream, eventually, full, nobody, two_arms},
     plane::Plane,
 };
 
@@ -144,4 +144,21 @@ async fn no_more_than_the_budget_are_rescued() {
         })
         .await;
     assert_eq!(plane.ended(1, false), vec![Outcome::Failed; REQUESTS as usize]);
+}
+
+#[tokio::test]
+async fn rescues_are_in_the_metrics_from_the_start() {
+    let baseline = Upstream::text("baseline").await;
+    let yaml = two_arms(baseline.addr, nobody().await, "100%", "")
+        .replace("stages: [100%, 100%]", "stages: [100%]")
+        .replace("timeout: 2s", "timeout: 2s, rescue: true");
+    let haldane = Haldane::with_workers(&yaml, 1).await;
+    let rescued = async |count: u32| {
+        let series =
+            format!("haldane_rescues_total{{service=\"shop\",result=\"rescued\"}} {count}\n");
+        eventually(&series, async || haldane.metrics().await.contains(&series).then_some(())).await;
+    };
+    rescued(0).await;
+    assert_eq!(Call::get("/").to(haldane.addr).await.text(), "baseline");
+    rescued(1).await;
 }
