@@ -21,6 +21,7 @@ pub fn setting(scenario: &Scenario) -> Option<Setting> {
         || scenario.canary.spill > 0.0
         || scenario.retries > 0
         || !matches!(scenario.flaw, None | Some(Flaw::NoThinning))
+        || scenario.judge_config().block_ticks < 10
         || meets_the_timeout(scenario);
     if by_request_only {
         return None;

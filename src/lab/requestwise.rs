@@ -17,7 +17,7 @@ use super::{
 use crate::{
     judge::{BreakerState, Level, Pods},
     measure::{Cut, Epoch, Judging, Ledger, RecorderId, Tick},
-    rollout::{Evidence, Rollout, Split, Subject},
+    rollout::{Evidence, Rollout, Source, Split, Subject, Yardstick},
 };
 use events::{Arms, Events};
 use weights::{Due, Schedule};
@@ -92,6 +92,7 @@ struct Run<'a> {
     arms: Arms,
     events: Events,
     ledger: Ledger,
+    yardstick: Yardstick,
     evidence: Evidence,
     schedule: Schedule<'a>,
     rollout: Option<Rollout>,
@@ -128,13 +129,14 @@ impl<'a> Run<'a> {
         let known = scenario.pods.filter(|pods| pods.known);
         let pods = known.filter(|_| scenario.flaw != Some(Flaw::NoThinning));
         let subject = Subject {
-            judge: scenario.judge_config(),
             tolerate: scenario.judge.tolerate,
             promote_within: scenario.judge.promote_within,
-            timeout: scenario.timeout,
             pods: pods.map(|pods| Pods { canary: pods.canary, baseline: pods.baseline }),
-            baseline: vec![(keys[0], 0)],
-            canary: vec![(keys[1], 0)],
+            ..Subject::plain(
+                scenario.judge_config(),
+                scenario.timeout,
+                vec![Source::plain(keys[0], false), Source::plain(keys[1], true)],
+            )
         };
         let epoch = Epoch::new(0);
         Self {
@@ -143,6 +145,7 @@ impl<'a> Run<'a> {
             arms: Arms::new(scenario, run),
             events: Events::new(scenario),
             ledger,
+            yardstick: Yardstick::new([&subject]),
             evidence: Evidence::new(subject, Tick(0), epoch, vec![split(0)]),
             schedule: Schedule::new(&scenario.weighting),
             rollout: None,
@@ -151,7 +154,7 @@ impl<'a> Run<'a> {
             weight_since: 0,
             tick: 0,
             lead,
-            block: scenario.judge_config().block_seconds * SECOND,
+            block: scenario.judge_config().block_ticks,
             arriving: Vec::new(),
             slow_us: (scenario.baseline.p99() * 1e6) as u32,
             seen: Seen::default(),
@@ -175,7 +178,7 @@ impl<'a> Run<'a> {
         let batch = self.events.batch(tick, epoch);
         if self.scenario.users.is_some() {
             for (unit, arm) in events::assigned(&batch) {
-                self.evidence.assigned(unit, tick, arm);
+                self.evidence.assigned(unit, tick, epoch, arm);
             }
         }
         self.ledger.apply(&batch, tick);
@@ -185,9 +188,9 @@ impl<'a> Run<'a> {
             let has_canary = |block: &crate::measure::Block| {
                 block.cells.iter().any(|cell| cell.arm == 1 && cell.started > 0)
             };
-            self.evidence.tick_with(&mut self.ledger, tick, has_canary);
+            self.evidence.tick_with(&mut self.ledger, &mut self.yardstick, tick, has_canary);
         } else {
-            self.evidence.tick(&mut self.ledger, tick);
+            self.evidence.tick(&mut self.ledger, &mut self.yardstick, tick);
         }
         self.tick += 1;
         if self.tick.is_multiple_of(SECOND) {

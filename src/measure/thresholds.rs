@@ -38,6 +38,16 @@ impl<'a> Past<'a> {
         Self { windows, now }
     }
 
+    /// Adds all of another one.
+    pub fn merge(&mut self, other: &Self) {
+        self.windows.extend_from_slice(&other.windows);
+    }
+
+    /// Adds a recorder.
+    pub fn add(&mut self, window: &'a Window) {
+        self.windows.push(window);
+    }
+
     /// The thresholds; `None` where there were too few requests.
     #[must_use]
     pub fn thresholds(&self) -> Option<Thresholds> {
@@ -83,6 +93,17 @@ impl Thresholds {
     #[must_use]
     pub fn baseline_us(&self) -> &[u32] {
         &self.edges_us[..self.edges_us.len() - usize::from(!self.last_armed)]
+    }
+
+    /// The same with the last one of `service` where there were too few requests for its own.
+    #[must_use]
+    pub fn with_last_of(mut self, service: &Self) -> Self {
+        if !self.last_armed && service.last_armed {
+            let last = QUANTILES.len() - 1;
+            self.edges_us[last] = service.edges_us[last].max(self.edges_us[P99]);
+            self.last_armed = true;
+        }
+        self
     }
 
     /// A canary's deadlines: the next edge from `(1 + relative) * deadline` on, at least

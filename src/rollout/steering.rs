@@ -11,9 +11,13 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    CanaryPlan, Command, Decision, DecisionKind, Refused, RolloutStatus, ServicePlan, Snapshot,
-    journal::Journal,
-    state::{State, Step},
+    CanaryPlan, Change, Command, Decision, DecisionKind, EvidenceSnapshot, JournalCounts,
+    JournalSettings, LiveRollout, Memory, Record, Recorded, Refused, RolloutStatus, Seen,
+    ServicePlan, Snapshot, StepInput, Told, Verdict, Why,
+    hearing::Hearings,
+    journal,
+    recall::{Course, Recalled, course},
+    state::{State, Turn},
 };
 use crate::routing::BUCKETS;
 
@@ -26,6 +30,9 @@ const UNSENT: usize = 1024;
 
 /// Who decides when nobody asked.
 const OURSELVES: &str = "haldane";
+
+/// The journal of the control plane.
+pub(super) type Journal = journal::Journal<Record, Memory>;
 
 /// Waits for a command to be in force.
 pub(super) type Answer = oneshot::Sender<Result<RolloutStatus, Refused>>;
@@ -53,14 +60,51 @@ pub(super) struct Rollout {
     pub(super) since: SystemTime,
     /// By [`DecisionKind::ALL`].
     pub(super) decisions: [u64; DecisionKind::ALL.len()],
+    /// The number of the decision that it began with; 0 before there is one.
+    pub(super) run: u64,
+    /// What the judge said last.
+    pub(super) said: Said,
+    clock: Clock,
+    /// What the last step went by, for what people order meanwhile.
+    seen: Seen,
     pending: Option<Pending>,
+}
+
+/// What the judge says of a canary.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Said {
+    pub(super) verdict: Verdict,
+    pub(super) told: Told,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        let sentence = "no request was judged yet".into();
+        let told = Told { odds: 1.0, needs: 1000.0, sentence, requests: [0; 2], excess_bad: 0.0 };
+        Self { verdict: Verdict::Holding, told }
+    }
+}
+
+/// The time of a rollout: it stands still while no process runs.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    before: Duration,
+    since: Instant,
+}
+
+impl Clock {
+    /// In whole milliseconds, as the journal has it.
+    fn at(self, moment: Moment) -> Duration {
+        let now = self.before + moment.now.saturating_duration_since(self.since);
+        Duration::from_millis(now.as_millis() as u64)
+    }
 }
 
 /// A raise on its way to the disk.
 #[derive(Debug)]
 struct Pending {
     seq: u64,
-    step: Step,
+    turn: Turn,
     until: Option<Instant>,
     answer: Option<Answer>,
 }
@@ -70,15 +114,22 @@ struct Pending {
 pub(super) struct Changes {
     /// Some weight changed.
     pub(super) weights: bool,
-    /// Rollouts that began (again): their versions and counts begin with them.
+    /// Rollouts that began (again): their versions, counts and evidence begin with them.
     pub(super) begun: Vec<At>,
+    /// Rollouts whose proof begins anew.
+    pub(super) fresh_proofs: Vec<At>,
+    /// Rollouts whose weight was lowered because of what was seen.
+    pub(super) forced: Vec<At>,
     /// Commands that are in force now.
     pub(super) answers: Vec<(At, Answer)>,
 }
 
 impl Changes {
     pub(super) fn is_empty(&self) -> bool {
-        !self.weights && self.begun.is_empty() && self.answers.is_empty()
+        !self.weights
+            && self.begun.is_empty()
+            && self.fresh_proofs.is_empty()
+            && self.answers.is_empty()
     }
 }
 
@@ -98,11 +149,19 @@ pub(super) struct Steering {
     recent: VecDeque<Arc<Decision>>,
     config_hash: Arc<str>,
     changes: Changes,
+    /// By run: what the journal knows of rollouts of a process before.
+    recalled: HashMap<u64, Recalled>,
+    /// By run: the evidence of those that go on.
+    pasts: HashMap<u64, EvidenceSnapshot>,
 }
 
 impl Steering {
     /// Nothing is rolled out yet; the decisions are those of the journal.
-    pub(super) fn new(journal: Journal, decisions: Vec<Decision>) -> Self {
+    pub(super) fn new(
+        journal: Journal,
+        decisions: impl IntoIterator<Item = Decision>,
+        recalled: HashMap<u64, Recalled>,
+    ) -> Self {
         let mut steering = Self {
             services: Vec::new(),
             rollouts: Vec::new(),
@@ -114,6 +173,8 @@ impl Steering {
             recent: VecDeque::new(),
             config_hash: "".into(),
             changes: Changes::default(),
+            recalled,
+            pasts: HashMap::new(),
         };
         for decision in decisions {
             steering.remember(Arc::new(decision));
@@ -141,6 +202,16 @@ impl Steering {
     /// The last decisions, oldest first.
     pub(super) fn recent(&self) -> impl Iterator<Item = &Arc<Decision>> {
         self.recent.iter()
+    }
+
+    /// What the journal did since the start of the process.
+    pub(super) fn journal_counts(&self) -> JournalCounts {
+        self.journal.counts()
+    }
+
+    /// How much the journal keeps from now on.
+    pub(super) fn keep(&self, settings: JournalSettings) {
+        self.journal.keep(settings);
     }
 
     /// Whether the journal takes writes.
@@ -172,27 +243,50 @@ impl Steering {
             let room_bp = (BUCKETS as u16).saturating_sub(self.others_bp(at));
             if let Some(decision) = self.in_journal(at, plan_of(at)).cloned() {
                 let plan = plan_of(at);
-                let mut state = State::resume(&decision, plan.plan.clone(), room_bp);
+                let mut state = State::resume(&decision, plan.plan.clone(), plan.warmup, room_bp);
                 state.configured = plan.version.clone();
-                self.rollouts[at.service][at.canary].state = state;
+                self.rollouts[at.service][at.canary].go_on(&decision, state, moment);
+                self.recall(at, room_bp, moment);
             }
         }
         for at in self.places() {
-            let others_bp = self.others_bp(at);
-            let plan = plan_of(at).plan.clone();
+            let seen = self.seen(at, moment);
             let state = &mut self.rollouts[at.service][at.canary].state;
-            let step = if unknown.contains(&at) {
-                let (version, configured) = (state.version.clone(), state.configured.clone());
-                let state = State::begin(version, configured, plan, others_bp);
-                Some(Step { kind: DecisionKind::Start, state })
+            state.warmup = plan_of(at).warmup;
+            let turn = if unknown.contains(&at) {
+                let state = state.begin(seen.others_bp);
+                Some(Turn { kind: DecisionKind::Start, state, fresh_proof: true })
             } else {
-                state.replan(plan, others_bp)
+                state.replan(plan_of(at).plan.clone(), &seen)
             };
-            let proposed = step.map(|step| self.propose(at, step, OURSELVES, moment, None));
+            let proposed = turn.map(|turn| self.propose(at, turn, OURSELVES, moment, None));
             if let Some(Err(refused)) = proposed {
                 tracing::warn!(%refused, service = %self.at(at).service, "the weight stays lower");
             }
         }
+    }
+
+    /// Goes on where a process before this one ended. What it had lowered without being able to
+    /// say so is decided again.
+    fn recall(&mut self, at: At, room_bp: u16, moment: Moment) {
+        let rollout = &mut self.rollouts[at.service][at.canary];
+        let Some(recalled) = self.recalled.remove(&rollout.run) else { return };
+        rollout.clock.before = rollout.clock.before.max(recalled.time);
+        rollout.state.life = recalled.life;
+        rollout.state.life.lower_to(room_bp);
+        self.pasts.insert(rollout.run, recalled.evidence);
+        if let Some((change, life)) = recalled.again {
+            let mut state = State { life, ..rollout.state.clone() };
+            state.reason = reason(change, "decided again after a restart");
+            let turn = Turn { kind: change.into(), state, fresh_proof: false };
+            // A lowering is never refused.
+            let _ = self.propose(at, turn, OURSELVES, moment, None);
+        }
+    }
+
+    /// The evidence of rollouts that go on, by run.
+    pub(super) fn take_pasts(&mut self) -> HashMap<u64, EvidenceSnapshot> {
+        std::mem::take(&mut self.pasts)
     }
 
     /// Takes over the rollouts whose configured version stays; the others stand at 0. Returns
@@ -212,7 +306,7 @@ impl Steering {
                 let rollout = match before.remove(&names) {
                     Some(mut rollout) if stays(&rollout) => {
                         if let Some(pending) = &mut rollout.pending {
-                            pending.step.state.replan(plan.plan.clone(), 0);
+                            pending.turn.state.plan.clone_from(&plan.plan);
                         }
                         rollout
                     }
@@ -220,8 +314,8 @@ impl Steering {
                         new.push(At { service, canary });
                         before.extend(replaced.map(|rollout| (names.clone(), rollout)));
                         let version = plan.version.clone();
-                        let state = State::blank(version, plan.plan.clone());
-                        Rollout::new(names, state, moment.wall)
+                        let state = State::blank(version, plan.plan.clone(), plan.warmup);
+                        Rollout::new(names, state, moment)
                     }
                 };
                 self.rollouts[service].push(rollout);
@@ -246,17 +340,16 @@ impl Steering {
 
     /// Carries out what a person asked for, or puts it on its way.
     pub(super) fn command(&mut self, command: &Command, answer: Answer, moment: Moment) {
-        let step = self.find(command).and_then(|at| {
-            let others_bp = self.others_bp(at);
-            let acted = self.at(at).state.act(&command.action, others_bp);
-            let mut step = acted.map_err(Refused::Forbidden)?;
-            step.state.reason.clone_from(&command.reason);
-            Ok((at, step))
+        let turn = self.find(command).and_then(|at| {
+            let acted = self.at(at).state.act(&command.action, &self.seen(at, moment));
+            let mut turn = acted.map_err(Refused::Forbidden)?;
+            turn.state.reason.clone_from(&command.reason);
+            Ok((at, turn))
         });
-        match step {
-            Ok((at, step)) => {
+        match turn {
+            Ok((at, turn)) => {
                 let actor = &command.actor;
-                if let Err((refused, answer)) = self.propose_for(at, step, actor, moment, answer) {
+                if let Err((refused, answer)) = self.propose_for(at, turn, actor, moment, answer) {
                     reply(answer, Err(refused));
                 }
             }
@@ -267,25 +360,29 @@ impl Steering {
     fn propose_for(
         &mut self,
         at: At,
-        step: Step,
+        turn: Turn,
         actor: &str,
         moment: Moment,
         answer: Answer,
     ) -> Result<(), (Refused, Answer)> {
-        if step.state.weight_bp > self.at(at).state.weight_bp && !self.can_raise() {
+        if turn.state.weight_bp() > self.at(at).state.weight_bp() && !self.can_raise() {
             return Err((Refused::Journal, answer));
         }
+        // What is refused from here on was refused by a queue that just had room.
+        if let Err(refused) = self.propose(at, turn, actor, moment, Some(answer)) {
+            tracing::error!(%refused, "a change was taken back");
+        }
+        Ok(())
+    }
+
+    /// Gives a raise up that another change comes before.
+    fn overtake(&mut self, at: At) {
         let overtaken = "another change of this rollout came in between";
         if let Some(pending) = self.rollouts[at.service][at.canary].pending.take()
             && let Some(before) = pending.answer
         {
             reply(before, Err(Refused::Forbidden(overtaken.into())));
         }
-        // What is refused from here on was refused by a queue that just had room.
-        if let Err(refused) = self.propose(at, step, actor, moment, Some(answer)) {
-            tracing::error!(%refused, "a change was taken back");
-        }
-        Ok(())
     }
 
     /// Whether the journal would take a raise, behind everything that was decided before.
@@ -293,27 +390,109 @@ impl Steering {
         self.unsent.is_empty() && self.journal.has_room()
     }
 
+    /// Goes one step on by what was seen. What lowers the weight is in force at once.
+    pub(super) fn judge(&mut self, at: At, seen: Seen, said: Said, moment: Moment) {
+        let rollout = &mut self.rollouts[at.service][at.canary];
+        rollout.seen = seen;
+        rollout.said = said;
+        let pending = rollout.pending.as_ref().map(|pending| &pending.turn.state.life);
+        let course = course(&rollout.state.life, rollout.state.plan.as_deref(), pending, &seen);
+        self.record(at, Recorded::Step(StepInput::of(&seen)), moment);
+        let (change, life, fresh_proof) = match course {
+            Course::Waits => return,
+            Course::Stays(life) => {
+                self.rollouts[at.service][at.canary].state.life = life;
+                return;
+            }
+            Course::Turns(_, life, _)
+                if life.weight_bp() > self.at(at).state.weight_bp() && !self.can_raise() =>
+            {
+                return;
+            }
+            Course::Turns(change, life, fresh_proof) => (change, life, fresh_proof),
+        };
+        let rollout = self.at(at);
+        let mut state = State { life, ..rollout.state.clone() };
+        state.reason = reason(change, &rollout.said.told.sentence);
+        let turn = Turn { kind: change.into(), state, fresh_proof };
+        // The queue has room; where it is lost the next step tries again.
+        let _ = self.propose(at, turn, OURSELVES, moment, None);
+    }
+
+    /// Tells the journal what a rollout was told. What finds no room is counted there: evidence
+    /// goes on without it, and only a restart loses something.
+    pub(super) fn record(&mut self, at: At, what: Recorded, moment: Moment) {
+        let rollout = &self.rollouts[at.service][at.canary];
+        let at_ms = rollout.clock.at(moment).as_millis() as u64;
+        let _ = self.journal.append_block(Record { run: rollout.run, at_ms, what });
+    }
+
+    /// Whether the journal wants to be told everything.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        self.unsent.is_empty() && self.journal.wants_snapshot()
+    }
+
+    /// Tells the journal everything, so that it can begin anew from here.
+    pub(super) fn remember_all(&mut self, hearings: &Hearings, moment: Moment) {
+        let live = hearings.all().filter_map(|(names, hearing)| {
+            let rollout = self.all().find(|(_, rollout)| rollout.names() == *names)?.1;
+            let (beginning, evidence) = hearing.state();
+            let pending = rollout.pending.as_ref().map(|it| it.turn.state.life.clone());
+            Some(LiveRollout {
+                run: rollout.run,
+                at_ms: rollout.clock.at(moment).as_millis() as u64,
+                beginning: beginning.clone(),
+                life: rollout.state.life.clone(),
+                pending,
+                evidence: evidence.snapshot(),
+            })
+        });
+        let live = live.collect();
+        let mut decisions: Vec<Decision> =
+            self.known.values().map(|decision| Decision::clone(decision)).collect();
+        decisions.sort_unstable_by_key(|decision| decision.seq);
+        // It had room just now; otherwise it is asked for again.
+        let _ = self.journal.append_snapshot(Memory { decisions, live });
+    }
+
+    /// What the last step went by, at this moment.
+    fn seen(&self, at: At, moment: Moment) -> Seen {
+        let rollout = self.at(at);
+        let others_bp = self.others_bp(at);
+        Seen { now: rollout.clock.at(moment), others_bp, ..rollout.seen }
+    }
+
+    /// Time since a rollout began.
+    pub(super) fn time_of(&self, at: At, moment: Moment) -> Duration {
+        self.at(at).clock.at(moment)
+    }
+
     fn propose(
         &mut self,
         at: At,
-        step: Step,
+        turn: Turn,
         actor: &str,
         moment: Moment,
         answer: Option<Answer>,
     ) -> Result<(), Refused> {
-        let raises = step.state.weight_bp > self.at(at).state.weight_bp;
-        let decision = self.decision(at, &step, actor, moment);
-        let seq = decision.seq;
+        let raises = turn.state.weight_bp() > self.at(at).state.weight_bp();
         if raises {
-            if !self.unsent.is_empty() || self.journal.append(decision).is_err() {
+            if !self.can_raise() {
+                return Err(Refused::Journal);
+            }
+            self.overtake(at);
+            let decision = self.decision(at, &turn, actor, moment);
+            let seq = decision.seq;
+            if self.journal.append(decision).is_err() {
                 return Err(Refused::Journal);
             }
             let until = answer.is_some().then(|| moment.now + PATIENCE);
             let rollout = &mut self.rollouts[at.service][at.canary];
-            rollout.pending = Some(Pending { seq, step, until, answer });
+            rollout.pending = Some(Pending { seq, turn, until, answer });
         } else {
-            self.rollouts[at.service][at.canary].pending = None;
-            self.enter(at, step, moment);
+            self.overtake(at);
+            let decision = self.decision(at, &turn, actor, moment);
+            self.enter(at, turn, decision.seq, moment);
             self.send_later(decision);
             self.changes.answers.extend(answer.map(|answer| (at, answer)));
         }
@@ -331,11 +510,11 @@ impl Steering {
         let durable = self.journal.durable();
         for at in self.places() {
             let Some(pending) = self.rollouts[at.service][at.canary].pending.take() else {
-                self.find_room(at, moment);
                 continue;
             };
             if pending.seq <= durable {
-                self.enter(at, pending.step, moment);
+                self.enter(at, pending.turn, pending.seq, moment);
+                self.record(at, Recorded::InForce(pending.seq), moment);
                 self.changes.answers.extend(pending.answer.map(|answer| (at, answer)));
             } else if pending.until.is_some_and(|until| until <= moment.now) {
                 self.withdraw(at, moment);
@@ -351,58 +530,61 @@ impl Steering {
         std::mem::take(&mut self.changes)
     }
 
-    fn find_room(&mut self, at: At, moment: Moment) {
-        let step = self.at(at).state.find_room(self.others_bp(at));
-        if let Some(step) = step.filter(|_| self.can_raise()) {
-            // The queue has room; where it is lost the next tick tries again.
-            let _ = self.propose(at, step, OURSELVES, moment, None);
-        }
-    }
-
     /// Says in the journal that a raise which may be on its way did not come into force.
     fn withdraw(&mut self, at: At, moment: Moment) {
         let state = self.at(at).state.clone();
-        let step = Step { kind: DecisionKind::Withdraw, state };
-        let decision = self.decision(at, &step, OURSELVES, moment);
-        self.enter(at, step, moment);
+        let turn = Turn { kind: DecisionKind::Withdraw, state, fresh_proof: false };
+        let decision = self.decision(at, &turn, OURSELVES, moment);
+        self.enter(at, turn, decision.seq, moment);
         self.send_later(decision);
     }
 
-    fn enter(&mut self, at: At, step: Step, moment: Moment) {
+    fn enter(&mut self, at: At, turn: Turn, seq: u64, moment: Moment) {
         let rollout = &mut self.rollouts[at.service][at.canary];
-        let weight_bp = step.state.weight_bp;
+        let (from_bp, weight_bp) = (rollout.state.weight_bp(), turn.state.weight_bp());
         tracing::info!(
-            service = %rollout.service, canary = %rollout.canary, version = %step.state.version,
-            action = step.kind.label(), from_bp = rollout.state.weight_bp, weight_bp,
-            reason = %step.state.reason, "rollout"
+            service = %rollout.service, canary = %rollout.canary, version = %turn.state.version,
+            action = turn.kind.label(), from_bp, weight_bp, reason = %turn.state.reason, "rollout"
         );
-        self.changes.weights |= weight_bp != rollout.state.weight_bp;
-        if step.kind.begins() {
-            self.changes.begun.push(at);
+        self.changes.weights |= weight_bp != from_bp;
+        if weight_bp < from_bp {
+            self.changes.forced.push(at);
         }
-        rollout.state = step.state;
+        if turn.kind.begins() {
+            self.changes.begun.push(at);
+            rollout.begin(seq, moment);
+        } else if turn.fresh_proof {
+            self.changes.fresh_proofs.push(at);
+        }
+        rollout.state = turn.state;
         rollout.since = moment.wall;
-        rollout.decisions[step.kind as usize] += 1;
+        rollout.decisions[turn.kind as usize] += 1;
     }
 
-    fn decision(&mut self, at: At, step: &Step, actor: &str, moment: Moment) -> Decision {
+    fn decision(&mut self, at: At, turn: &Turn, actor: &str, moment: Moment) -> Decision {
         self.last_seq += 1;
         let rollout = &self.rollouts[at.service][at.canary];
+        let begins = turn.kind.begins();
+        let at_ms = if begins { 0 } else { rollout.clock.at(moment).as_millis() as u64 };
         let decision = Decision {
             seq: self.last_seq,
             time: humantime::format_rfc3339_millis(moment.wall).to_string(),
-            action: step.kind,
+            action: turn.kind,
             service: rollout.service.clone(),
             canary: rollout.canary.clone(),
-            version: step.state.version.clone(),
-            configured: step.state.configured.clone(),
-            phase: step.state.phase(),
-            stage: step.state.stage_of().0,
-            from_bp: rollout.state.weight_bp,
-            weight_bp: step.state.weight_bp,
+            version: turn.state.version.clone(),
+            configured: turn.state.configured.clone(),
+            run: if begins { self.last_seq } else { rollout.run },
+            at_ms,
+            phase: turn.state.phase(),
+            stage: turn.state.stage_of().0,
+            from_bp: rollout.state.weight_bp(),
+            weight_bp: turn.state.weight_bp(),
             actor: actor.to_owned(),
-            reason: step.state.reason.clone(),
+            reason: turn.state.reason.clone(),
+            evidence: (!begins).then(|| rollout.said.told.clone()),
             config: self.config_hash.clone(),
+            life: turn.state.life.clone(),
         };
         self.remember(Arc::new(decision.clone()));
         decision
@@ -434,13 +616,14 @@ impl Steering {
     }
 
     /// What the other canaries of a service hold, or are about to.
-    fn others_bp(&self, at: At) -> u16 {
+    pub(super) fn others_bp(&self, at: At) -> u16 {
         let others =
             self.of(at.service).iter().enumerate().filter(|(index, _)| *index != at.canary);
         others.map(|(_, rollout)| rollout.held_bp()).fold(0, u16::saturating_add)
     }
 
-    fn places(&self) -> Vec<At> {
+    /// Where all rollouts are.
+    pub(super) fn places(&self) -> Vec<At> {
         self.all().map(|(at, _)| at).collect()
     }
 
@@ -469,15 +652,78 @@ impl Steering {
 }
 
 impl Rollout {
-    fn new([service, canary]: [Arc<str>; 2], state: State, since: SystemTime) -> Self {
-        let decisions = [0; DecisionKind::ALL.len()];
-        Self { service, canary, state, since, decisions, pending: None }
+    fn new([service, canary]: [Arc<str>; 2], state: State, moment: Moment) -> Self {
+        Self {
+            service,
+            canary,
+            state,
+            since: moment.wall,
+            decisions: [0; DecisionKind::ALL.len()],
+            run: 0,
+            said: Said::default(),
+            clock: Clock { before: Duration::ZERO, since: moment.now },
+            seen: Seen::nothing(Duration::ZERO, 0),
+            pending: None,
+        }
     }
 
-    /// The weight that it has, or is about to have.
+    /// The names of its service and canary.
+    pub(super) fn names(&self) -> [Arc<str>; 2] {
+        [self.service.clone(), self.canary.clone()]
+    }
+
+    /// It begins, or begins again: nothing was seen of it.
+    fn begin(&mut self, seq: u64, moment: Moment) {
+        self.run = seq;
+        self.said = Said::default();
+        self.clock = Clock { before: Duration::ZERO, since: moment.now };
+        self.seen = Seen::nothing(Duration::ZERO, 0);
+    }
+
+    /// Goes on where a decision left it.
+    fn go_on(&mut self, decision: &Decision, state: State, moment: Moment) {
+        self.state = state;
+        self.run = decision.run;
+        self.clock = Clock { before: Duration::from_millis(decision.at_ms), since: moment.now };
+        if let Some(told) = &decision.evidence {
+            self.said.told.clone_from(told);
+        }
+        if decision.phase == super::Phase::RolledBack {
+            self.said.verdict = Verdict::Rollback;
+        }
+    }
+
+    /// Whether it began in a process before this one, so that it has been judged already.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.clock.before.is_zero()
+    }
+
+    /// The weight that it has, is about to have, or comes back to.
     fn held_bp(&self) -> u16 {
-        let pending_bp = self.pending.as_ref().map_or(0, |pending| pending.step.state.weight_bp);
-        self.state.weight_bp.max(pending_bp)
+        let pending = self.pending.as_ref();
+        let pending_bp = pending.map_or(0, |pending| pending.turn.state.life.claims_bp());
+        self.state.life.claims_bp().max(pending_bp)
+    }
+}
+
+/// Why haldane changed something, for the journal.
+fn reason(change: Change, said: &str) -> String {
+    match change {
+        Change::RolledBack(Why::Evidence)
+        | Change::Cautioned
+        | Change::Entered
+        | Change::Returned
+        | Change::Promoted => said.to_owned(),
+        Change::RolledBack(why) => format!("{}; {said}", why.sentence()),
+        Change::Tripped => format!("the breaker: most recent canary requests failed; {said}"),
+        Change::Guarded => {
+            format!("both arms breach an objective since the weight was raised; {said}")
+        }
+        Change::Recovered => format!("the breaker: canary requests succeed again; {said}"),
+        Change::Suspected => {
+            format!("users who keep their arm see the canary getting worse; {said}")
+        }
+        Change::WarmedUp => "the canary has warmed up".to_owned(),
     }
 }
 

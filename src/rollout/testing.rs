@@ -63,6 +63,7 @@ impl World {
             replicas: None,
             tls: None,
             warmup: None,
+            health: None,
             max_connections: 1,
             idle_connections: 1,
             idle_timeout: Duration::ZERO,
@@ -82,6 +83,7 @@ impl World {
             canary: (*name).into(),
             version: (*version).into(),
             plan: plan(stages, self.manual),
+            warmup: None,
         };
         let service = ServicePlan {
             service: "shop".into(),
