@@ -36,7 +36,7 @@ pub struct Scenario {
     pub load_noise: f64,
     /// The pods behind both arms.
     pub pods: Option<Pods>,
-    /// How often clients repeat a request that failed at most, each time as a request of its own.
+    /// How often clients repeat what failed or hung at most, each time as a request of its own.
     pub retries: u32,
     /// Sticky users; none: a coin per request.
     pub users: Option<Users>,

@@ -36,7 +36,7 @@ pub(in crate::config) struct Scenario {
     pub(in crate::config) load_noise: Given<Number>,
     /// The pods behind the arms. Default: unknown.
     pub(in crate::config) pods: Given<Pods>,
-    /// How often clients repeat a request that failed at most. Default: 0.
+    /// How often clients repeat what failed or hung at most. Default: 0.
     pub(in crate::config) retries: Given<Count>,
     /// Sticky users. Default: a coin per request.
     pub(in crate::config) users: Given<Users>,
