@@ -247,17 +247,12 @@ impl<'a> Drawing<'a> {
             return self.of_shards(conditions, dice);
         }
         match self.laws.of(conditions).filter(|_| !self.placebo) {
-            Some(bands) => self.from_tables(bands, conditions, dice),
+            Some(bands) => self.tabled(bands, conditions, dice),
             None => self.directly(conditions, dice),
         }
     }
 
-    fn from_tables(
-        &mut self,
-        bands: &[Bands; 2],
-        conditions: Conditions,
-        dice: &mut Dice,
-    ) -> Counts {
+    fn tabled(&mut self, bands: &[Bands; 2], conditions: Conditions, dice: &mut Dice) -> Counts {
         let rates = self.rates(conditions.effect, dice);
         let coin = Coin::Drawn { share: conditions.weight };
         let [(baseline, baseline_trials), (canary, canary_trials)] = [(BASELINE, 0), (CANARY, 1)]

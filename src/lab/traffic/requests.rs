@@ -185,6 +185,7 @@ impl Repeats {
 }
 
 /// A request that is not answered yet.
+#[derive(Clone, Copy)]
 struct Asked {
     user: u32,
     canary: bool,
