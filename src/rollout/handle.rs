@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{oneshot, watch};
 
-use super::{RolloutStatus, Settings, Snapshot};
+use super::{Drill, RolloutStatus, Settings, Snapshot};
 use crate::routing::RouteTable;
 
 /// Talks to the control thread.
@@ -52,6 +52,10 @@ pub enum Action {
     Abort,
     /// Starts a rolled-back version again at its first stage.
     Retry,
+    /// Hurts the canary's answers, to see that it is found.
+    Drill(Drill),
+    /// Ends a drill.
+    EndDrill,
     /// Says that the canary runs another version now.
     Release {
         /// The new version.

@@ -1,6 +1,7 @@
 //! The control plane: the thread that counts events, asks the judge, moves the weights and keeps
 //! the journal. The only writer of the live table.
 
+mod asking;
 mod control;
 mod decision;
 mod evidence;
@@ -15,6 +16,7 @@ mod plan;
 mod recall;
 mod record;
 mod running;
+mod sessions;
 mod shares;
 mod snapshot;
 mod state;
@@ -27,6 +29,7 @@ mod workers;
 #[cfg(test)]
 mod testing;
 
+pub use asking::Drill;
 pub use decision::{Decision, DecisionKind, Told};
 pub use evidence::{
     Arm as EvidenceArm, Armed, EndedTicks, Evidence, EvidenceSnapshot, FedBlock,
