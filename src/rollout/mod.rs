@@ -6,6 +6,7 @@ mod decision;
 mod evidence;
 mod groups;
 mod handle;
+mod hearing;
 mod journal;
 mod layout;
 mod plan;
@@ -22,7 +23,7 @@ mod workers;
 #[cfg(test)]
 mod testing;
 
-pub use decision::{Decision, DecisionKind};
+pub use decision::{Decision, DecisionKind, Told};
 pub use evidence::{Arm as EvidenceArm, Evidence, Split, Subject};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Fallback, Phase, Plan, Stage};
-use crate::judge::{BreakerState, Level, Proofs, Verdict};
+use crate::judge::{BreakerState, Level, Proof, Proofs, Verdict};
 
 pub use orders::Forbidden;
 
@@ -71,6 +71,41 @@ pub struct Seen {
     /// Whether a block of arrivals ends at this moment. Weights are raised only then: a block
     /// that is cut because of what was seen in it is biased.
     pub block_ends: bool,
+}
+
+impl Seen {
+    /// Nothing was seen: for or against the canary.
+    #[must_use]
+    pub const fn nothing(now: Duration, others_bp: u16) -> Self {
+        Self {
+            now,
+            verdict: Verdict {
+                level: Level::Holding,
+                rollback_ln: 0.0,
+                rollback_peak_ln: 0.0,
+                caution_ln: 0.0,
+                caution_peak_ln: 0.0,
+                threshold_ln: f64::MAX,
+                lead: None,
+            },
+            proofs: Proofs {
+                proved: false,
+                undoubted: true,
+                weakest: Proof::Errors,
+                weakest_ln: 0.0,
+                threshold_ln: f64::MAX,
+                seconds: 0.0,
+                canary_trials: 0,
+            },
+            breaker: BreakerState::Closed,
+            suspected: false,
+            canary_requests: 0,
+            excess_bad: 0.0,
+            others_bp,
+            obstacle: None,
+            block_ends: true,
+        }
+    }
 }
 
 /// What keeps a rollout from going on by itself, beyond its own evidence.
@@ -204,7 +239,20 @@ impl Rollout {
     /// other canaries stand before it. While it warms up its weight is at most 1 %.
     #[must_use]
     pub fn start(plan: &Plan, warmup: Option<Duration>, others_bp: u16) -> Self {
-        let mut rollout = Self {
+        let mut rollout = Self { warm_until: warmup.unwrap_or_default(), ..Self::unborn() };
+        rollout.wait =
+            rollout.try_enter(plan, Duration::ZERO, others_bp).err().unwrap_or(Wait::Time);
+        if plan.manual && rollout.stage > 0 {
+            rollout.wait = Wait::Manual;
+        }
+        rollout.weight_bp = rollout.allowed_bp(Duration::ZERO);
+        rollout
+    }
+
+    /// A rollout without a stage and without weight: what only people move.
+    #[must_use]
+    pub(super) const fn unborn() -> Self {
+        Self {
             stage: 0,
             entered: Duration::ZERO,
             base_bp: 0,
@@ -218,22 +266,28 @@ impl Rollout {
             overruled_ln: None,
             suspected_until: None,
             breaker: BreakerState::Closed,
-            warm_until: warmup.unwrap_or_default(),
+            warm_until: Duration::ZERO,
             wait: Wait::Time,
-        };
-        rollout.wait =
-            rollout.try_enter(plan, Duration::ZERO, others_bp).err().unwrap_or(Wait::Time);
-        if plan.manual {
-            rollout.wait = Wait::Manual;
         }
-        rollout.weight_bp = rollout.allowed_bp(Duration::ZERO);
-        rollout
     }
 
     /// The weight in force, in buckets of 0.01 %.
     #[must_use]
     pub const fn weight_bp(&self) -> u16 {
         self.weight_bp
+    }
+
+    /// The weight that it has, or comes back to when what lowered it is over: no other canary may
+    /// take that room.
+    #[must_use]
+    pub(super) fn claims_bp(&self) -> u16 {
+        if self.is_rolled_back() { 0 } else { self.weight_bp.max(self.base_bp) }
+    }
+
+    /// Takes weight away that there is no room for.
+    pub(super) fn lower_to(&mut self, most_bp: u16) {
+        self.base_bp = self.base_bp.min(most_bp);
+        self.weight_bp = self.weight_bp.min(most_bp);
     }
 
     /// The stage, from 1; 0 before the first.
@@ -313,7 +367,14 @@ impl Rollout {
             return Step { rollout: next, change: None, fresh_proof: false };
         }
         if plan.manual {
-            return Step { rollout: next, change: None, fresh_proof: false };
+            let entered =
+                self.wait == Wait::Room && next.try_enter(plan, seen.now, seen.others_bp).is_ok();
+            if entered {
+                next.wait = Wait::Manual;
+                next.weight_bp = next.allowed_bp(seen.now);
+            }
+            let change = entered.then_some(Change::Entered);
+            return Step { rollout: next, change, fresh_proof: entered };
         }
         if let Some(why) = next.must_roll_back(plan, seen) {
             next.end = Some(End::RolledBack(why));
@@ -423,8 +484,13 @@ impl Rollout {
 
     /// What keeps the stage from being over.
     fn blocked(&self, plan: &Plan, seen: &Seen) -> Option<Wait> {
-        if let Some(obstacle) = seen.obstacle {
-            return Some(Wait::Obstacle(obstacle));
+        match seen.obstacle {
+            // What was configured for a stage that stays undecided holds for a quiet one too.
+            Some(Obstacle::NoTraffic) => {
+                return self.unless_advanced(Wait::Obstacle(Obstacle::NoTraffic), plan, seen);
+            }
+            Some(obstacle) => return Some(Wait::Obstacle(obstacle)),
+            None => {}
         }
         if self.is_cautious() || !seen.proofs.undoubted {
             return Some(self.or_inconclusive(Wait::Doubt, plan, seen));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    ConfigView, RolloutStatus, Snapshot, Status, Verdict,
+    ConfigView, RolloutStatus, Snapshot, Status,
     groups::Groups,
     layout::{Cell, Layout},
     shares::Shares,
@@ -78,11 +78,11 @@ impl View<'_> {
             phase: state.phase(),
             stage,
             stages,
-            weight: share(state.weight_bp),
+            weight: share(state.weight_bp()),
             weight_actual: self.shares.of(&rollout.service, &rollout.canary),
-            verdict: Verdict::Holding,
-            evidence: 1.0,
-            reason: state.sentence(),
+            verdict: rollout.said.verdict,
+            evidence: rollout.said.told.odds,
+            reason: state.sentence(&rollout.said.told.sentence),
             since: humantime::format_rfc3339_millis(rollout.since).to_string(),
             routes: self.routes(at, rollout),
         }
@@ -112,7 +112,7 @@ impl View<'_> {
             canary: rollout.canary.clone(),
             phase: rollout.state.phase(),
             weight_actual: self.shares.of(&rollout.service, &rollout.canary),
-            evidence: 1.0,
+            evidence: rollout.said.told.odds,
             decisions: rollout.decisions,
         }
     }

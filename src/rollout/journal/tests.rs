@@ -13,7 +13,7 @@ use std::{
 use crossbeam_channel::Receiver;
 
 use super::*;
-use crate::rollout::{DecisionKind, Phase, StartError, journal::open::Found};
+use crate::rollout::{DecisionKind, Phase, Rollout, StartError, journal::open::Found};
 
 type TestJournal = Journal<String, Vec<u64>>;
 type TestFound = Found<String, Vec<u64>>;
@@ -33,6 +33,10 @@ fn decision(seq: u64, weight_bp: u16) -> Decision {
         weight_bp,
         actor: "a person".into(),
         reason: "a \"reason\"\nof two lines".into(),
+        run: 1,
+        at_ms: 0,
+        evidence: None,
+        life: Rollout::unborn(),
         config: "hash".into(),
     }
 }

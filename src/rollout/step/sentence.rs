@@ -10,7 +10,7 @@ impl Rollout {
     pub fn sentence(&self, plan: &Plan) -> String {
         let at = percent(self.weight_bp);
         match self.end {
-            Some(End::RolledBack(why)) => return format!("rolled back: {}", because(why)),
+            Some(End::RolledBack(why)) => return format!("rolled back: {}", why.sentence()),
             Some(End::Promoted) if self.is_over() => return "promoted: all traffic".to_owned(),
             Some(End::Promoted) => return format!("promoted: stays at {at}, judged on"),
             None => {}
@@ -53,12 +53,16 @@ fn percent(weight_bp: u16) -> String {
     format!("{} %", f64::from(weight_bp) / 100.0)
 }
 
-const fn because(why: Why) -> &'static str {
-    match why {
-        Why::Evidence => "the evidence against the canary passed its threshold",
-        Why::BadResponses => "it cost as many bad responses as a rollout may",
-        Why::Inconclusive => "undecided for longer than the plan allows",
-        Why::Person => "by a person",
+impl Why {
+    /// In a few words, for a person.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Evidence => "the evidence against the canary passed its threshold",
+            Self::BadResponses => "it cost as many bad responses as a rollout may",
+            Self::Inconclusive => "undecided for longer than the plan allows",
+            Self::Person => "by a person",
+        }
     }
 }
 

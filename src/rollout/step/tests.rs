@@ -201,7 +201,7 @@ fn a_rollback_is_for_good() {
     story.check(Phase::RolledBack, 1, 0);
     let seen = fine(1001);
     let plan = story.plan.clone();
-    assert!(story.rollout.set_weight(500, &seen).is_err());
+    assert!(story.rollout.set_weight(500, true, &seen).is_err());
     assert!(story.rollout.promote(&plan, &seen).is_err());
     assert!(story.rollout.resume(&plan, &seen).is_err());
     let again = story.rollout.retry(&plan, None, 0).unwrap();
@@ -354,7 +354,7 @@ fn manual_reports_and_never_moves() {
     bad.breaker = BreakerState::Open;
     assert_eq!(story.see(&bad), None);
     assert_eq!(story.rollout.weight_bp(), 500);
-    story.rollout.set_weight(3_000, &bad).unwrap();
+    story.rollout.set_weight(3_000, true, &bad).unwrap();
     assert_eq!(story.rollout.weight_bp(), 3_000);
     assert_eq!(story.see(&bad), None);
     story.check(Phase::Paused, 1, 3_000);
@@ -364,7 +364,7 @@ fn manual_reports_and_never_moves() {
 fn a_set_weight_pauses_until_resume() {
     let mut story = Story::of(plan(&[100, 500, 2_500, 10_000]));
     let plan = story.plan.clone();
-    story.rollout.set_weight(1_000, &fine(10)).unwrap();
+    story.rollout.set_weight(1_000, true, &fine(10)).unwrap();
     assert_eq!(story.see(&fine(10_000)), None);
     story.check(Phase::Paused, 1, 1_000);
     story.rollout.resume(&plan, &fine(10_001)).unwrap();
@@ -376,11 +376,11 @@ fn a_set_weight_pauses_until_resume() {
 #[test]
 fn the_judge_may_lower_what_is_paused() {
     let mut story = Story::of(plan(&[100, 10_000]));
-    story.rollout.set_weight(3_000, &fine(10)).unwrap();
+    story.rollout.set_weight(3_000, true, &fine(10)).unwrap();
     assert_eq!(story.see(&doubtful(11)), Some(Change::Cautioned));
     story.check(Phase::Paused, 1, 500);
     // A person insists; only stronger evidence lowers it again.
-    story.rollout.set_weight(3_000, &doubtful(12)).unwrap();
+    story.rollout.set_weight(3_000, true, &doubtful(12)).unwrap();
     assert_eq!(story.see(&doubtful(13)), None);
     story.check(Phase::Paused, 1, 3_000);
     let mut stronger = doubtful(14);
@@ -409,8 +409,8 @@ fn people_promote_over_gates_and_to_the_end() {
     story.rollout.promote(&plan, &fine(1)).unwrap();
     story.check(Phase::Progressing, 2, 2_500);
     let crowded = Seen { others_bp: 1, ..fine(2) };
-    assert!(story.rollout.promote_fully(&plan, &crowded).is_err());
-    story.rollout.promote_fully(&plan, &fine(3)).unwrap();
+    assert!(story.rollout.promote_fully(Some(&plan), &crowded).is_err());
+    story.rollout.promote_fully(Some(&plan), &fine(3)).unwrap();
     story.check(Phase::Promoted, 3, 10_000);
 }
 
@@ -433,7 +433,7 @@ fn an_edited_stage_applies_downwards_always_and_upwards_where_nothing_was_lowere
         if lowered {
             story.see(&doubtful(1));
         }
-        story.rollout.follow(&plan(weights_bp), seconds(2));
+        story.rollout.follow(&plan(&[2_500, 10_000]), &plan(weights_bp), &fine(2));
         story.rollout.weight_bp()
     };
     assert_eq!(edited(&[1_000, 10_000], false), 1_000);
