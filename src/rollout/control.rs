@@ -14,11 +14,12 @@ use tokio::{
 };
 
 use super::{
-    ConfigView, NewConfig, Obstacle, Refused, Settings, Snapshot,
+    ConfigView, NewConfig, Obstacle, Refused, Seen, Settings, Snapshot,
     groups::Groups,
     handle::Message,
     hearing::{About, Hearings, Now},
     layout::{Layout, OutOfIds},
+    objectives::Objectives,
     shares::Shares,
     steering::{At, Changes, Moment, Rollout, Steering, reply},
     view::{Beginnings, View},
@@ -58,6 +59,7 @@ pub(super) struct Control {
     versions: Vec<Vec<Arc<str>>>,
     ledger: Ledger,
     groups: Groups,
+    objectives: Objectives,
     shares: Shares,
     workers: Workers,
     beginnings: Beginnings,
@@ -107,6 +109,7 @@ impl Control {
             layout: Layout::default(),
             versions: Vec::new(),
             groups: Groups::default(),
+            objectives: Objectives::default(),
             shares: Shares::default(),
             beginnings: Beginnings::default(),
             reloads: Vec::new(),
@@ -182,6 +185,7 @@ impl Control {
         let tick = self.drain(moment.now);
         self.ledger.observe(moment.now - self.started);
         self.groups.refresh(&self.ledger, tick);
+        self.objectives.read(&self.ledger, tick);
         self.judge(tick, moment);
         self.settle(moment);
         self.retired.retain(|table| Arc::strong_count(table) > 1);
@@ -223,8 +227,13 @@ impl Control {
             hearing.listen(&mut self.ledger, tick);
             if hearing.is_due(tick) {
                 let now = self.steering.time_of(at, moment);
+                let (objectives, breached) = self.objectives.standing(at.service, at.canary);
                 let seen = hearing.seen(now, self.steering.others_bp(at), obstacle, tick);
-                self.steering.judge(at, seen, hearing.said(), moment);
+                let mut said = hearing.said();
+                if let Some(breached) = breached {
+                    said.told.sentence = format!("{breached} is breached; {}", said.told.sentence);
+                }
+                self.steering.judge(at, Seen { objectives, ..seen }, said, moment);
             }
         }
     }
@@ -366,6 +375,7 @@ impl Control {
         self.layout.lay(&mut self.routes, &versions, &mut self.ledger)?;
         self.versions = versions;
         self.groups.arrange(self.layout.current());
+        self.objectives.arrange(&self.settings, &self.routes, self.layout.current());
         Ok(())
     }
 
@@ -418,6 +428,7 @@ impl Control {
             layout: &self.layout,
             groups: &self.groups,
             shares: &self.shares,
+            objectives: &self.objectives,
             workers: &self.workers,
             beginnings: &self.beginnings,
             config: &self.config,

@@ -100,6 +100,8 @@ pub enum DecisionKind {
     Suspect,
     /// The breaker took weight away.
     Trip,
+    /// Both arms became bad after a raise, which was taken back.
+    Guard,
     /// The breaker gave some of it back.
     Recover,
     /// Caution or suspicion is over.
@@ -112,7 +114,7 @@ pub enum DecisionKind {
 
 impl DecisionKind {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Start,
         Self::SetWeight,
         Self::Pause,
@@ -129,6 +131,7 @@ impl DecisionKind {
         Self::Caution,
         Self::Suspect,
         Self::Trip,
+        Self::Guard,
         Self::Recover,
         Self::Return,
         Self::WarmUp,
@@ -151,6 +154,7 @@ impl DecisionKind {
                 | Self::Caution
                 | Self::Suspect
                 | Self::Trip
+                | Self::Guard
                 | Self::Recover
                 | Self::Return
                 | Self::WarmUp
@@ -178,6 +182,7 @@ impl DecisionKind {
             Self::Caution => "caution",
             Self::Suspect => "suspect",
             Self::Trip => "trip",
+            Self::Guard => "guard",
             Self::Recover => "recover",
             Self::Return => "return",
             Self::WarmUp => "warm_up",
@@ -191,6 +196,7 @@ impl From<Change> for DecisionKind {
         match change {
             Change::RolledBack(_) => Self::Rollback,
             Change::Tripped => Self::Trip,
+            Change::Guarded => Self::Guard,
             Change::Recovered => Self::Recover,
             Change::Cautioned => Self::Caution,
             Change::Suspected => Self::Suspect,

@@ -13,7 +13,7 @@ pub use trials::Arm;
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Obstacle, Seen, Tolerance, plan::Margin};
+use super::{Obstacle, Seen, Standing, Tolerance, plan::Margin};
 use crate::{
     judge::{
         self, BreakerTick, Ended, Ending, Judge, JudgeConfig, Lag, Pods, Stratum, TrialStratum,
@@ -221,6 +221,7 @@ impl Evidence {
             canary_requests: self.stage.canary_requests,
             excess_bad: self.excess.at_least(),
             others_bp,
+            objectives: Standing::Kept,
             obstacle,
             block_ends: true,
         }

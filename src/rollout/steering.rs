@@ -621,6 +621,9 @@ fn reason(change: Change, said: &str) -> String {
         | Change::Promoted => said.to_owned(),
         Change::RolledBack(why) => format!("{}; {said}", why.sentence()),
         Change::Tripped => format!("the breaker: most recent canary requests failed; {said}"),
+        Change::Guarded => {
+            format!("both arms breach an objective since the weight was raised; {said}")
+        }
         Change::Recovered => format!("the breaker: canary requests succeed again; {said}"),
         Change::Suspected => {
             format!("users who keep their arm see the canary getting worse; {said}")

@@ -43,6 +43,9 @@ const CALM: f64 = 2.0;
 const COOL_DOWN: Duration = Duration::from_secs(300);
 const MOST_RETURNS: u8 = 2;
 
+/// What both arms suffer within this time of a raise may come of it.
+const RAISE_SHOWS_WITHIN: Duration = Duration::from_secs(600);
+
 /// By how much the evidence must grow to lower a weight that a person set against it.
 const OVERRULE: f64 = 5.0;
 
@@ -66,6 +69,8 @@ pub struct Seen {
     pub excess_bad: f64,
     /// The weights of the service's other canaries together, in buckets of 0.01 %.
     pub others_bp: u16,
+    /// How the canary stands by the absolute limits of its routes and cohorts.
+    pub objectives: Standing,
     /// What keeps every rollout of the service from going on.
     pub obstacle: Option<Obstacle>,
     /// Whether a block of arrivals ends at this moment. Weights are raised only then: a block
@@ -102,10 +107,30 @@ impl Seen {
             canary_requests: 0,
             excess_bad: 0.0,
             others_bp,
+            objectives: Standing::Kept,
             obstacle: None,
             block_ends: true,
         }
     }
+}
+
+/// How a canary stands by absolute limits, from good to bad.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Both arms keep them, as far as is known.
+    #[default]
+    Kept,
+    /// The baseline alone breaches one.
+    BaselineBreaches,
+    /// Both arms breach one.
+    BothBreach,
+    /// The canary alone breaches one.
+    Breaches,
+    /// The canary alone burns its budget ten times as fast as allowed.
+    Severe,
 }
 
 /// What keeps a rollout from going on by itself, beyond its own evidence.
@@ -122,6 +147,12 @@ pub enum Obstacle {
     Journal,
     /// The control thread is late.
     Late,
+    /// The baseline breaches an objective too: something beyond the canary is wrong.
+    Environment,
+    /// The canary breaches an objective.
+    Objective,
+    /// The baseline recovered when the canary's weight was lowered.
+    Interference,
 }
 
 /// Why a rollout does not go on by itself.
@@ -158,6 +189,8 @@ pub enum Change {
     RolledBack(Why),
     /// The breaker took the weight down to 1 %, or all of it.
     Tripped,
+    /// Both arms became bad after a raise, and it was taken back.
+    Guarded,
     /// The breaker gave some of it back.
     Recovered,
     /// The evidence asks for caution.
@@ -182,6 +215,8 @@ pub enum Why {
     Evidence,
     /// As many bad responses as a rollout may cost.
     BadResponses,
+    /// The canary alone burnt an error budget ten times as fast as it may.
+    Objective,
     /// Undecided for too long, and the plan says so.
     Inconclusive,
     /// A person said so.
@@ -217,8 +252,33 @@ pub struct Rollout {
     overruled_ln: Option<f64>,
     suspected_until: Option<Duration>,
     breaker: BreakerState,
+    /// A raise that was taken back because both arms became bad after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<Guard>,
     warm_until: Duration,
     wait: Wait,
+}
+
+/// The guard against a canary that hurts the baseline, by a database that they share or the like:
+/// no comparison of the two can see that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Guard {
+    /// The weight before the raise.
+    weight_bp: u16,
+    since: Duration,
+    found: Found,
+}
+
+/// What the guard found out at the lower weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Found {
+    /// Nothing yet.
+    Watching,
+    /// The objectives were kept again: it was the canary.
+    Interference,
+    /// They were not: it was something else. The guard is over for this stage.
+    Environment,
 }
 
 /// The rollout after a step.
@@ -266,6 +326,7 @@ impl Rollout {
             overruled_ln: None,
             suspected_until: None,
             breaker: BreakerState::Closed,
+            guard: None,
             warm_until: Duration::ZERO,
             wait: Wait::Time,
         }
@@ -335,7 +396,10 @@ impl Rollout {
     /// Whether the weight is lowered, not for good.
     #[must_use]
     pub fn is_cautious(&self) -> bool {
-        self.caution || self.suspected_until.is_some() || self.breaker != BreakerState::Closed
+        self.caution
+            || self.suspected_until.is_some()
+            || self.guard_in_force().is_some()
+            || self.breaker != BreakerState::Closed
     }
 
     /// Where the rollout is, in one word: the first that applies.
@@ -382,7 +446,7 @@ impl Rollout {
             let change = Some(Change::RolledBack(why));
             return Step { rollout: next, change, fresh_proof: false };
         }
-        let lowered = next.lower(seen);
+        let lowered = next.lower(seen).or_else(|| next.guard_the_baseline(plan, seen));
         let moved = match lowered {
             None if !next.paused => next.go_on(plan, seen),
             Some(_) | None => None,
@@ -404,6 +468,8 @@ impl Rollout {
             Some(Why::Evidence)
         } else if seen.excess_bad >= plan.judge.max_bad_responses as f64 {
             Some(Why::BadResponses)
+        } else if seen.objectives == Standing::Severe {
+            Some(Why::Objective)
         } else {
             undecided().then_some(Why::Inconclusive)
         }
@@ -444,6 +510,37 @@ impl Rollout {
             () if returned || trusted_again => Some(Change::Returned),
             () => None,
         }
+    }
+
+    /// Where both arms breach an objective soon after a raise, the raise is taken back; where they
+    /// breach it at the lower weight too, it was not the canary.
+    fn guard_the_baseline(&mut self, plan: &Plan, seen: &Seen) -> Option<Change> {
+        let both = seen.objectives == Standing::BothBreach;
+        let stays = |guard: &Guard| seen.now.saturating_sub(guard.since) < COOL_DOWN;
+        match &mut self.guard {
+            None => {
+                let raised = seen.now.saturating_sub(self.entered) < RAISE_SHOWS_WITHIN;
+                let weight_bp = plan.stages.get(self.stage.checked_sub(2)?)?.weight_bp;
+                let guards = both && raised && weight_bp < self.base_bp;
+                let guard = Guard { weight_bp, since: seen.now, found: Found::Watching };
+                self.guard = guards.then_some(guard);
+                guards.then_some(Change::Guarded)
+            }
+            Some(guard) if guard.found != Found::Watching || stays(guard) => None,
+            Some(guard) if both => {
+                guard.found = Found::Environment;
+                Some(Change::Returned)
+            }
+            Some(guard) => {
+                guard.found = Found::Interference;
+                None
+            }
+        }
+    }
+
+    /// The guard, as long as it holds the weight.
+    fn guard_in_force(&self) -> Option<Guard> {
+        self.guard.filter(|guard| guard.found != Found::Environment)
     }
 
     fn evidence_asks(&self, seen: &Seen, evidence_ln: f64) -> bool {
@@ -491,6 +588,17 @@ impl Rollout {
             }
             Some(obstacle) => return Some(Wait::Obstacle(obstacle)),
             None => {}
+        }
+        let obstacle = match seen.objectives {
+            _ if self.guard.is_some_and(|guard| guard.found == Found::Interference) => {
+                Some(Obstacle::Interference)
+            }
+            Standing::Kept => None,
+            Standing::BaselineBreaches | Standing::BothBreach => Some(Obstacle::Environment),
+            Standing::Breaches | Standing::Severe => Some(Obstacle::Objective),
+        };
+        if let Some(obstacle) = obstacle {
+            return Some(Wait::Obstacle(obstacle));
         }
         if self.is_cautious() || !seen.proofs.undoubted {
             return Some(self.or_inconclusive(Wait::Doubt, plan, seen));
@@ -550,6 +658,7 @@ impl Rollout {
         self.base_bp = weight_bp;
         self.entered = now;
         self.approved = false;
+        self.guard = None;
         self.end = (weight_bp == ALL_BP).then_some(End::Promoted);
     }
 
@@ -569,6 +678,9 @@ impl Rollout {
         }
         if self.suspected_until.is_some() && self.base_bp > 0 {
             allowed_bp = allowed_bp.min((self.base_bp / 5).max(1));
+        }
+        if let Some(guard) = self.guard_in_force() {
+            allowed_bp = allowed_bp.min(guard.weight_bp);
         }
         if self.is_warming(now) {
             allowed_bp = allowed_bp.min(ONE_PERCENT_BP);

@@ -182,6 +182,7 @@ impl Rollout {
     fn overrule(&mut self, seen: &Seen) {
         self.caution = false;
         self.suspected_until = None;
+        self.guard = None;
         self.overruled_ln = Some(seen.verdict.rollback_ln.max(seen.verdict.caution_ln));
     }
 

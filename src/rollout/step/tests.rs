@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{super::*, Change, Obstacle, Rollout, Seen, Wait, Why};
+use super::{super::*, Change, Obstacle, Rollout, Seen, Standing, Wait, Why};
 use crate::judge::{BreakerState, Level, Proof, Proofs, Verdict as Judged};
 
 fn seconds(seconds: u64) -> Duration {
@@ -52,6 +52,7 @@ fn fine(now: u64) -> Seen {
         canary_requests: 10_000,
         excess_bad: 0.0,
         others_bp: 0,
+        objectives: Standing::Kept,
         obstacle: None,
         block_ends: true,
     }
@@ -342,6 +343,50 @@ fn an_obstacle_holds_and_does_not_lower() {
     assert_eq!(story.see(&Seen { obstacle, ..fine(500) }), None);
     story.check(Phase::Holding, 1, 500);
     assert_eq!(story.see(&fine(501)), Some(Change::Promoted));
+}
+
+#[test]
+fn a_canary_that_breaches_an_objective_halts_and_a_severe_breach_rolls_back() {
+    let mut story = Story::of(plan(&[500, 2_500, 10_000]));
+    let standing = |objectives, now| Seen { objectives, ..fine(now) };
+    assert_eq!(story.see(&standing(Standing::Breaches, 120)), None);
+    story.check(Phase::Holding, 1, 500);
+    assert_eq!(story.see(&fine(121)), Some(Change::Entered));
+    let rolled_back = Change::RolledBack(Why::Objective);
+    assert_eq!(story.see(&standing(Standing::Severe, 122)), Some(rolled_back));
+}
+
+#[test]
+fn what_hits_the_baseline_alone_freezes() {
+    let mut story = Story::of(plan(&[500, 10_000]));
+    story.see(&Seen { objectives: Standing::BaselineBreaches, ..fine(500) });
+    story.check(Phase::Holding, 1, 500);
+    assert_eq!(story.rollout.wait(), Wait::Obstacle(Obstacle::Environment));
+}
+
+#[test]
+fn a_raise_after_which_both_arms_are_bad_is_taken_back_until_it_is_known_why() {
+    let both = |now| Seen { objectives: Standing::BothBreach, ..fine(now) };
+    let guarded = || {
+        let mut story = Story::of(plan(&[500, 2_500, 10_000]));
+        story.see(&fine(120));
+        assert_eq!(story.see(&both(200)), Some(Change::Guarded));
+        story.check(Phase::Caution, 2, 500);
+        assert_eq!(story.see(&both(499)), None);
+        story
+    };
+    // Bad at the lower weight too: the environment.
+    let mut environment = guarded();
+    assert_eq!(environment.see(&both(500)), Some(Change::Returned));
+    environment.see(&both(501));
+    environment.check(Phase::Holding, 2, 2_500);
+    // Good again at the lower weight: the canary hurts the baseline.
+    let mut interference = guarded();
+    assert_eq!(interference.see(&fine(500)), None);
+    interference.check(Phase::Caution, 2, 500);
+    assert_eq!(interference.rollout.wait(), Wait::Obstacle(Obstacle::Interference));
+    interference.rollout.set_weight(2_500, true, &fine(501)).unwrap();
+    interference.check(Phase::Paused, 2, 2_500);
 }
 
 #[test]
