@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,10 +22,13 @@ use super::{
     exposition::Format,
     masking, metrics, page,
     problem::Problem,
+    query,
     request::{self, Verb},
     server::Peer,
 };
-use crate::rollout::{Command, Handle, Refused, RolloutStatus, Snapshot};
+use crate::rollout::{
+    Command, Handle, ReadError, Refused, RolloutStatus, Snapshot, Wanted, history,
+};
 
 /// Largest body of a write, in bytes.
 const BODY_BYTES: usize = 64 * 1024;
@@ -183,10 +186,38 @@ fn refusal(refused: &Refused) -> Problem {
     Problem::new(status, refused.to_string())
 }
 
-async fn journal(State(admin): State<Admin>) -> Response {
-    let snapshot = admin.snapshot();
-    let decisions: Vec<_> = snapshot.recent.iter().map(|decision| &**decision).collect();
-    Json(serde_json::json!({ "decisions": decisions })).into_response()
+/// The last decisions; more than the snapshot holds, or those of one service, come from the disk.
+async fn journal(State(admin): State<Admin>, uri: Uri) -> Result<Response, Problem> {
+    let [service, canary, limit] = query::parameters(&uri, ["service", "canary", "limit"])?;
+    let limit = match limit.map(|limit| limit.parse()) {
+        None => Snapshot::RECENT,
+        Some(Ok(limit)) => limit,
+        Some(Err(_)) => {
+            let detail = "limit is the number of decisions that are wanted.";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+        }
+    };
+    let wanted = Wanted { service, canary, limit: Some(limit) };
+    if uri.query().is_none() {
+        let snapshot = admin.snapshot();
+        let decisions: Vec<_> = snapshot.recent.iter().map(|decision| &**decision).collect();
+        return Ok(Json(serde_json::json!({ "decisions": decisions })).into_response());
+    }
+    let state_dir = admin.parts.handle.state_dir();
+    let decisions = from_disk(move || history(&state_dir, &wanted)).await?;
+    Ok(Json(serde_json::json!({ "decisions": decisions })).into_response())
+}
+
+/// Reads the journal where nobody waits for it but who asked.
+async fn from_disk<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, Problem> {
+    let read = tokio::task::spawn_blocking(read).await.expect("reading a journal does not panic");
+    read.map_err(|error| {
+        tracing::error!(%error, "the journal cannot be read");
+        let detail = format!("The journal cannot be read: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    })
 }
 
 /// The configuration, as `GET /api/v1/config` shows it.

@@ -7,6 +7,7 @@ mod evidence;
 mod groups;
 mod handle;
 mod hearing;
+mod history;
 mod journal;
 mod layout;
 mod objectives;
@@ -27,6 +28,7 @@ mod testing;
 pub use decision::{Decision, DecisionKind, Told};
 pub use evidence::{Arm as EvidenceArm, Evidence, Split, Subject};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
+pub use history::{Wanted, history};
 pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};
 pub use objectives::ObjectiveView;
 pub use plan::{
