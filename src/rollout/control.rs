@@ -222,9 +222,9 @@ impl Control {
         let obstacle = (!self.steering.is_writable())
             .then_some(Obstacle::Journal)
             .or(late.then_some(Obstacle::Late));
+        self.hearings.listen(&mut self.ledger, tick);
         for at in self.steering.places() {
             let Some(hearing) = self.hearings.of(&self.steering.at(at).names()) else { continue };
-            hearing.listen(&mut self.ledger, tick);
             if hearing.is_due(tick) {
                 let now = self.steering.time_of(at, moment);
                 let (objectives, breached) = self.objectives.standing(at.service, at.canary);

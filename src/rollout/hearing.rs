@@ -4,13 +4,13 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    EvidenceArm, Obstacle, Plan, Seen, Split, Subject, Told, Verdict, evidence::Evidence,
-    layout::Cell, steering::Said,
+    EvidenceArm, JudgedRoute, Obstacle, Plan, Seen, Source, Split, Subject, Told, Verdict,
+    Yardstick, evidence::Evidence, layout::Cell, steering::Said,
 };
 use crate::{
     judge::{BreakerState, Component, Judge, Level, Pods},
     measure::{Batch, Cut, Epoch, Kind, Ledger, RecorderId, RecorderKey, Tick},
-    routing::{ArmIndex, BUCKETS, RouteTable, Service},
+    routing::{ArmIndex, BUCKETS, Route, RouteTable, Service},
 };
 
 /// The names of a service and a canary.
@@ -25,6 +25,8 @@ pub(super) struct Hearings {
     all: HashMap<Names, Hearing>,
     /// By recorder id: the hearings that its keyed requests are trials of.
     keyed: HashMap<RecorderId, Vec<(Names, EvidenceArm)>>,
+    /// By service: what its canaries are held against.
+    yardsticks: HashMap<Arc<str>, Yardstick>,
 }
 
 /// The evidence against one canary.
@@ -87,25 +89,44 @@ impl About<'_> {
     }
 
     fn subject(&self, members: &[(&Cell, u16)]) -> Subject {
-        let of = |canary: bool| {
-            let mut keys: Vec<(RecorderKey, u16)> = Vec::new();
-            for (cell, stratum) in members.iter().filter(|(cell, _)| (cell.arm.0 > 0) == canary) {
-                keys.extend([(cell.key, *stratum), (cell.other, *stratum)]);
+        let mine = |(_, route): &(usize, &Route)| route.service.0 as usize == self.service;
+        let routes: Vec<(usize, &Route)> = self.routes.routes().enumerate().filter(mine).collect();
+        let mut cohorts: Vec<Arc<str>> = Vec::new();
+        let mut sources: Vec<Source> = Vec::new();
+        for (cell, stratum) in members {
+            let name = &cell.labels.cohort;
+            let cohort = cohorts.iter().position(|known| known == name).unwrap_or_else(|| {
+                cohorts.push(name.clone());
+                cohorts.len() - 1
+            });
+            let route = routes.iter().position(|(index, _)| *index == cell.route).unwrap_or(0);
+            let source = Source {
+                key: cell.key,
+                is_canary: cell.arm.0 > 0,
+                stratum: *stratum,
+                route: route as u16,
+                cohort: cohort as u16,
+            };
+            sources.push(source);
+            if !sources.iter().any(|known| known.key == cell.other) {
+                sources.push(Source { key: cell.other, ..source });
             }
-            keys.sort_unstable();
-            keys.dedup();
-            keys
+        }
+        let judged = |(_, route): (_, &Route)| JudgedRoute {
+            name: route.name.clone(),
+            timeout: route.timeout,
         };
-        let routes = self.routes.routes().filter(|route| route.service.0 as usize == self.service);
         let judge = &self.plan.judge;
         Subject {
             judge: judge.config(vec![Component::service(&self.arms().name)]),
             tolerate: judge.tolerate,
             promote_within: judge.promote_within,
-            timeout: routes.map(|route| route.timeout).max().unwrap_or(Duration::from_secs(10)),
             pods: self.pods(),
-            baseline: of(false),
-            canary: of(true),
+            warmup: None,
+            units_lost: false,
+            routes: routes.into_iter().map(judged).collect(),
+            cohorts,
+            sources,
         }
     }
 
@@ -160,6 +181,31 @@ impl Hearings {
             }
             true
         });
+        self.measure();
+    }
+
+    /// Lets every service's yardstick measure the canaries that are heard now.
+    fn measure(&mut self) {
+        let mut by_service: HashMap<Arc<str>, Vec<&Subject>> = HashMap::new();
+        for ([service, _], hearing) in &self.all {
+            by_service.entry(service.clone()).or_default().push(hearing.evidence.subject());
+        }
+        self.yardsticks.retain(|service, _| by_service.contains_key(service));
+        for (service, subjects) in by_service {
+            self.yardsticks.entry(service).or_default().measure(subjects);
+        }
+    }
+
+    /// One tick is over.
+    pub(super) fn listen(&mut self, ledger: &mut Ledger, tick: Tick) {
+        for yardstick in self.yardsticks.values_mut() {
+            yardstick.refresh(ledger, tick);
+        }
+        for ([service, _], hearing) in &mut self.all {
+            if let Some(yardstick) = self.yardsticks.get(service) {
+                hearing.listen(ledger, yardstick, tick);
+            }
+        }
     }
 
     /// The hearing of a rollout.
@@ -214,8 +260,10 @@ impl Hearings {
 
 impl Hearing {
     /// One tick is over.
-    pub(super) fn listen(&mut self, ledger: &mut Ledger, tick: Tick) {
-        self.evidence.tick(ledger, tick);
+    fn listen(&mut self, ledger: &mut Ledger, yardstick: &Yardstick, tick: Tick) {
+        let mut inputs = Vec::new();
+        self.evidence.gather(ledger, yardstick, tick, &mut inputs);
+        inputs.iter().for_each(|input| self.evidence.take(input));
         if tick.0.is_multiple_of(10) {
             let requests = self.members.iter().map(|key| ledger.totals(*key).started).sum();
             if requests != self.requests {
@@ -280,7 +328,7 @@ impl Hearing {
 }
 
 fn block_ticks(judge: &Judge) -> u32 {
-    (judge.block_seconds() * 10).max(1)
+    judge.block_ticks().max(1)
 }
 
 /// The weights of a canary and of the baseline by stratum.

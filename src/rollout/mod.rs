@@ -26,7 +26,10 @@ mod workers;
 mod testing;
 
 pub use decision::{Decision, DecisionKind, Told};
-pub use evidence::{Arm as EvidenceArm, Evidence, Split, Subject};
+pub use evidence::{
+    Arm as EvidenceArm, Armed, EndedTicks, Evidence, EvidenceSnapshot, FedBlock,
+    Input as EvidenceInput, JudgedRoute, Newcomers, Source, Split, Subject, Yardstick,
+};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use history::{Wanted, history};
 pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};

@@ -134,9 +134,7 @@ impl JudgeSettings {
             tolerate_errors: self.tolerate.errors,
             margin_errors: self.promote_within.errors,
             margin_latency: self.promote_within.latency,
-            block_seconds: self
-                .block
-                .map_or(default.block_seconds, |block| block.as_secs().max(1) as u32),
+            block_ticks: self.block.map_or(default.block_ticks, JudgeConfig::ticks_of),
             ..default
         }
     }
