@@ -12,6 +12,7 @@ mod history;
 mod logging;
 mod manual;
 mod reload;
+mod replay;
 mod run;
 mod schema;
 mod simulate;
@@ -44,6 +45,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Verb::Simulate(arguments) => simulate::run(global.output, arguments),
         Verb::Status(arguments) => wait_for(status::run(global, arguments)),
         Verb::History(arguments) => wait_for(history::run(global, arguments)),
+        Verb::Replay(arguments) => replay::run(global.output, arguments),
         Verb::SetWeight(to) => {
             let action = Action::plain("weight", &to.why.reason).with("weight", &*to.weight);
             wait_for(act::one(global, &to.target, &action))

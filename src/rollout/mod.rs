@@ -12,6 +12,8 @@ mod journal;
 mod layout;
 mod objectives;
 mod plan;
+mod record;
+mod replay;
 mod running;
 mod shares;
 mod snapshot;
@@ -22,6 +24,8 @@ mod step;
 mod view;
 mod workers;
 
+#[cfg(test)]
+mod recording;
 #[cfg(test)]
 mod testing;
 
@@ -38,6 +42,8 @@ pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,
     ServicePlan, SessionPolicy, Settings, Slo, Stage, Tolerance,
 };
+pub use record::{BlockRecord, Circumstances, Recorded, RolloutRecord, StateRecord};
+pub use replay::{Course, Outcome, Replay};
 pub use running::{Running, Start, StartError, WorkerLink, start};
 pub use snapshot::{
     CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,
