@@ -27,7 +27,8 @@ use super::{
     server::Peer,
 };
 use crate::rollout::{
-    Command, Handle, ReadError, Refused, RolloutStatus, Snapshot, Wanted, history,
+    Command, Handle, NoReport, ReadError, Refused, Report, ReportForm, RolloutStatus, Snapshot,
+    Wanted, history,
 };
 
 /// Largest body of a write, in bytes.
@@ -65,6 +66,7 @@ pub(super) fn router(parts: Parts, token_file: Option<PathBuf>) -> Router {
         .route("/metrics", get(scrape))
         .route("/api/v1/status", get(status))
         .route("/api/v1/services/{service}", get(service))
+        .route("/api/v1/services/{service}/report", get(report))
         .route("/api/v1/services/{service}/{verb}", post(act))
         .route("/api/v1/journal", get(journal))
         .route("/api/v1/config", get(config))
@@ -206,6 +208,63 @@ async fn journal(State(admin): State<Admin>, uri: Uri) -> Result<Response, Probl
     let state_dir = admin.parts.handle.state_dir();
     let decisions = from_disk(move || history(&state_dir, &wanted)).await?;
     Ok(Json(serde_json::json!({ "decisions": decisions })).into_response())
+}
+
+/// A report is a page of its own: nothing in it runs, and it loads nothing.
+const REPORT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
+                             form-action 'none'; frame-ancestors 'none'";
+
+async fn report(
+    State(admin): State<Admin>,
+    Path(service): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let [canary, format] = query::parameters(&uri, ["canary", "format"])?;
+    let (form, kind) = match format.as_deref() {
+        None | Some("markdown") => (ReportForm::Markdown, "text/markdown; charset=utf-8"),
+        Some("html") => (ReportForm::Html, "text/html; charset=utf-8"),
+        Some(_) => {
+            let detail = "format is markdown or html.";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+        }
+    };
+    let state_dir = admin.parts.handle.state_dir();
+    let config = admin.parts.config_text.borrow().clone();
+    let made = move || {
+        let report = match Report::read(&state_dir, &service, canary.as_deref()) {
+            Ok(report) => report,
+            Err(NoReport::Journal(error)) => return Err(error),
+            Err(NoReport::Unknown(sentence)) => return Ok(Err(sentence)),
+        };
+        let upstreams = upstreams(&config, &service, report.canary());
+        Ok(Ok(report.with_upstreams(upstreams).render(form)))
+    };
+    match from_disk(made).await? {
+        Ok(text) => {
+            let headers = [
+                (header::CONTENT_TYPE, kind),
+                (header::CONTENT_SECURITY_POLICY, REPORT_POLICY),
+                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            ];
+            Ok((headers, text).into_response())
+        }
+        Err(sentence) => Err(Problem::new(StatusCode::NOT_FOUND, capital(&sentence))),
+    }
+}
+
+/// What the configuration names as upstreams of baseline and canary, where it names them.
+fn upstreams(config: &str, service: &str, canary: &str) -> Option<[String; 2]> {
+    let config = masking::mask(config).ok()?;
+    let service = config.get("services")?.get(service)?;
+    let canary = service.get("canaries")?.get(canary)?;
+    let name = |value: &Value| value.as_str().map(str::to_owned);
+    Some([name(service.get("baseline")?)?, name(canary.get("upstream").unwrap_or(canary))?])
+}
+
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    let first = letters.next().map(|first| first.to_uppercase().collect::<String>());
+    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
 }
 
 /// Reads the journal where nobody waits for it but who asked.

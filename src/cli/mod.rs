@@ -13,6 +13,7 @@ mod logging;
 mod manual;
 mod reload;
 mod replay;
+mod report;
 mod run;
 mod schema;
 mod simulate;
@@ -45,6 +46,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Verb::Simulate(arguments) => simulate::run(global.output, arguments),
         Verb::Status(arguments) => wait_for(status::run(global, arguments)),
         Verb::History(arguments) => wait_for(history::run(global, arguments)),
+        Verb::Report(arguments) => wait_for(report::run(global, arguments)),
         Verb::Replay(arguments) => replay::run(global.output, arguments),
         Verb::SetWeight(to) => {
             let action = Action::plain("weight", &to.why.reason).with("weight", &*to.weight);

@@ -14,6 +14,7 @@ mod objectives;
 mod plan;
 mod record;
 mod replay;
+mod report;
 mod running;
 mod shares;
 mod snapshot;
@@ -44,6 +45,7 @@ pub use plan::{
 };
 pub use record::{BlockRecord, Circumstances, Recorded, RolloutRecord, StateRecord};
 pub use replay::{Course, Outcome, Replay};
+pub use report::{NoReport, Report, ReportForm};
 pub use running::{Running, Start, StartError, WorkerLink, start};
 pub use snapshot::{
     CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,

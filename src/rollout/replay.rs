@@ -108,6 +108,12 @@ impl Course {
         self.evidence.judge()
     }
 
+    /// Bad canary responses beyond the baseline's share, as far as they are beyond doubt.
+    #[must_use]
+    pub fn excess_bad(&self) -> f64 {
+        self.evidence.excess_bad()
+    }
+
     /// Time since it began.
     #[must_use]
     pub const fn at(&self) -> Duration {
