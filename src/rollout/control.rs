@@ -17,6 +17,7 @@ use super::{
     ConfigView, NewConfig, Obstacle, Refused, Seen, Settings, Snapshot,
     groups::Groups,
     handle::Message,
+    headroom::Headroom,
     hearing::{About, Hearings, Now},
     layout::{Layout, OutOfIds},
     objectives::Objectives,
@@ -61,6 +62,9 @@ pub(super) struct Control {
     groups: Groups,
     objectives: Objectives,
     shares: Shares,
+    headroom: Headroom,
+    /// Whether some weight is still on its way down.
+    descending: bool,
     workers: Workers,
     beginnings: Beginnings,
     /// Reloads whose raises are on their way to the disk.
@@ -87,6 +91,7 @@ impl Control {
             routes: Arc::new(RouteTable::new(TableParts::default())),
             dials: Arc::new(Dials::default()),
             epoch: Epoch::default(),
+            asks: Arc::default(),
         };
         let config_hash: Arc<str> = config_hash.into();
         let mut control = Self {
@@ -111,6 +116,8 @@ impl Control {
             groups: Groups::default(),
             objectives: Objectives::default(),
             shares: Shares::default(),
+            headroom: Headroom::default(),
+            descending: false,
             beginnings: Beginnings::default(),
             reloads: Vec::new(),
             snapshots: None,
@@ -193,6 +200,11 @@ impl Control {
         if self.ticks.is_multiple_of(10) {
             self.ledger.retire();
             self.shares.second(self.layout.current(), &self.ledger);
+            self.headroom.second(self.shares.last_second());
+            if self.descending {
+                self.store(false);
+                self.hold_hearings(&Changes::default(), moment);
+            }
             self.publish(moment.wall);
             self.lateness = [self.lateness[1], Duration::ZERO];
         }
@@ -222,9 +234,15 @@ impl Control {
         let obstacle = (!self.steering.is_writable())
             .then_some(Obstacle::Journal)
             .or(late.then_some(Obstacle::Late));
-        self.hearings.listen(&mut self.ledger, tick);
+        self.hearings.measure(&mut self.ledger, tick);
         for at in self.steering.places() {
-            let Some(hearing) = self.hearings.of(&self.steering.at(at).names()) else { continue };
+            let names = self.steering.at(at).names();
+            let Some(hearing) = self.hearings.listen(&names, &mut self.ledger, tick) else {
+                continue;
+            };
+            for note in hearing.notes() {
+                self.steering.record(at, note, moment);
+            }
             if hearing.is_due(tick) {
                 let now = self.steering.time_of(at, moment);
                 let (objectives, breached) = self.objectives.standing(at.service, at.canary);
@@ -236,25 +254,31 @@ impl Control {
                 self.steering.judge(at, Seen { objectives, ..seen }, said, moment);
             }
         }
+        if self.steering.wants_snapshot() {
+            self.steering.remember_all(&self.hearings, moment);
+        }
     }
 
     /// Lets the hearings follow what changed, under the table that was stored.
     fn hold_hearings(&mut self, changes: &Changes, moment: Moment) {
-        let epoch = self.table.load().epoch;
+        let table = self.table.load_full();
+        let epoch = table.epoch;
         let now = Now { tick: Tick::at(moment.now - self.started), epoch };
         let mut hearings = std::mem::take(&mut self.hearings);
+        let mut pasts = self.steering.take_pasts();
         for (at, rollout) in self.steering.all() {
             let names = rollout.names();
-            let weights_bp = weights_of(self.steering.of(at.service));
+            let weights_bp = table.dials.of(ServiceId(at.service as u32)).weights_bp();
             if changes.begun.contains(&at) {
+                let past = pasts.remove(&rollout.run);
                 if let Some(about) = self.about(at) {
-                    hearings.begin(names, &about, &weights_bp, now);
+                    hearings.begin(&about, past, weights_bp, now);
                 }
                 continue;
             }
             let forced = changes.forced.contains(&at);
             let cut = if forced { Cut::Forced } else { Cut::Scheduled };
-            let reweighed = hearings.reweigh(&names, &weights_bp, at.canary, now, cut);
+            let reweighed = hearings.reweigh(&names, weights_bp, at.canary, now, cut);
             if !reweighed
                 && changes.fresh_proofs.contains(&at)
                 && let Some(hearing) = hearings.of(&names)
@@ -278,6 +302,7 @@ impl Control {
             cells: self.layout.current(),
             service: at.service,
             canary: at.canary,
+            rollout,
             plan,
         })
     }
@@ -341,6 +366,7 @@ impl Control {
         let hash: Arc<str> = config.config_hash.into();
         self.routes = config.routes;
         self.settings = config.settings;
+        self.steering.keep(self.settings.journal);
         self.config = ConfigView {
             hash: hash.clone(),
             last_reload_successful: true,
@@ -398,18 +424,29 @@ impl Control {
         let before = self.table.load_full();
         let routes =
             if new_routes { Arc::new(self.routes.clone()) } else { Arc::clone(&before.routes) };
+        let mut descending = false;
         let dial = |(service, it): (usize, &Service)| {
             let rollouts = self.steering.of(service);
-            let weights_bp = weights_of(rollouts);
             let id = ServiceId(service as u32);
+            let targets = weights_of(rollouts);
+            let outright = rollouts.iter().any(|it| it.state.life.fails_outright());
+            let weights_bp = if new_routes || outright {
+                targets.clone()
+            } else {
+                let in_force = before.dials.of(id).weights_bp();
+                self.headroom.descend(&it.name, in_force, &targets)
+            };
+            descending |= weights_bp != targets;
             if !new_routes && before.dials.of(id).weights_bp() == weights_bp {
                 return Arc::clone(before.dials.of(id));
             }
             Arc::new(ServiceDial::new(it, &weights_bp))
         };
         let dials = routes.services().iter().enumerate().map(dial).collect();
+        self.descending = descending;
         let epoch = before.epoch.next();
-        let table = LiveTable { routes, dials: Arc::new(Dials::new(dials)), epoch };
+        let table =
+            LiveTable { routes, dials: Arc::new(Dials::new(dials)), epoch, asks: Arc::default() };
         drop(before);
         self.retired.push(self.table.swap(Arc::new(table)));
     }

@@ -6,12 +6,14 @@ mod decision;
 mod evidence;
 mod groups;
 mod handle;
+mod headroom;
 mod hearing;
 mod history;
 mod journal;
 mod layout;
 mod objectives;
 mod plan;
+mod recall;
 mod record;
 mod replay;
 mod report;
@@ -33,7 +35,7 @@ mod testing;
 pub use decision::{Decision, DecisionKind, Told};
 pub use evidence::{
     Arm as EvidenceArm, Armed, EndedTicks, Evidence, EvidenceSnapshot, FedBlock,
-    Input as EvidenceInput, JudgedRoute, Newcomers, Source, Split, Subject, Yardstick,
+    Input as EvidenceInput, JudgedRoute, Newcomers, Source, Split, Subject, Tellers, Yardstick,
 };
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use history::{Wanted, history};
@@ -43,8 +45,9 @@ pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,
     ServicePlan, SessionPolicy, Settings, Slo, Stage, Tolerance,
 };
-pub use record::{BlockRecord, Circumstances, Recorded, RolloutRecord, StateRecord};
-pub use replay::{Course, Outcome, Replay};
+pub use recall::{Recall, Replayed};
+pub use record::{Beginning, LiveRollout, Memory, Record, Recorded, StepInput};
+pub use replay::{Outcome, Replay};
 pub use report::{NoReport, Report, ReportForm};
 pub use running::{Running, Start, StartError, WorkerLink, start};
 pub use snapshot::{

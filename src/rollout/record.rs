@@ -1,129 +1,176 @@
-//! What the journal records of a rollout besides its decisions: how it began, what its evidence
-//! was fed, and what a step went by beyond the evidence. With the decisions that is all that a
-//! replay needs. Units appear as keyed hashes only, never as what a client sent.
+//! Records: what the journal holds beside decisions. With them evidence survives the process, and
+//! anybody can judge again what was judged.
 
 use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Decision, Evidence, EvidenceInput, EvidenceSnapshot, Obstacle, Plan, Rollout, Seen, Standing,
+    Decision, EvidenceInput, EvidenceSnapshot, JudgedRoute, Obstacle, Plan, Rollout, Seen, Split,
+    Standing, Subject, Tolerance, plan::Margin,
+};
+use crate::{
+    judge::{JudgeConfig, Pods},
+    measure::{Epoch, Tick},
 };
 
-/// One thing that happened to a rollout.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct BlockRecord {
+/// One thing that a rollout was told, in the order in which it was told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
     /// The number of the decision that the rollout began with.
+    #[serde(rename = "r")]
     pub run: u64,
-    /// Time since it began, in milliseconds.
+    /// Time since the rollout began, in milliseconds.
+    #[serde(rename = "t")]
     pub at_ms: u64,
-    /// What happened.
-    #[serde(rename = "is")]
+    /// What it was told.
+    #[serde(flatten)]
     pub what: Recorded,
 }
 
-/// What happened.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What a rollout is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recorded {
-    /// It is judged from now on: at its beginning, or anew after a restart that could not go on
-    /// with the evidence of before.
-    Begin(Box<RolloutRecord>),
-    /// Another plan is in force; `None`: none.
+    /// It began, or goes on with other settings: its evidence is made of this.
+    Begin(Box<Beginning>),
+    /// The plan was edited.
     Plan(Option<Arc<Plan>>),
-    /// Its life was put there by neither a step nor a decision: a restart under less room, a
-    /// reload that left the weight as it was.
-    Life(Box<Rollout>),
-    /// What its evidence was fed.
+    /// Its evidence was fed.
+    #[serde(rename = "i")]
     Input(EvidenceInput),
-    /// A step was taken.
-    Step(Circumstances),
+    /// It took a step.
+    #[serde(rename = "s")]
+    Step(StepInput),
+    /// A raise that had waited for the disk is in force: the decision of this number.
+    InForce(u64),
 }
 
-/// Everything about one rollout, at its beginning and in snapshots.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RolloutRecord {
-    /// The number of the decision that it began with.
-    pub run: u64,
+/// What the evidence of a rollout is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beginning {
     /// The service.
     pub service: Arc<str>,
     /// The canary.
     pub canary: Arc<str>,
-    /// The version that is being rolled out.
+    /// Its version.
     pub version: Arc<str>,
-    /// Its plan; `None`: only people move the weight.
+    /// The plan in force.
     pub plan: Option<Arc<Plan>>,
-    /// Where it is.
-    pub life: Rollout,
-    /// A raise on its way to the disk: the number of its decision, and where that leads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pending: Option<(u64, Rollout)>,
-    /// Time since it began.
-    pub at: Duration,
-    /// What its evidence has come to.
-    pub evidence: EvidenceSnapshot,
+    /// The judge's settings.
+    pub judge: JudgeConfig,
+    /// What does not count as drift.
+    pub tolerate: Tolerance,
+    /// The margin that a promotion must prove.
+    pub promote_within: Margin,
+    /// Pods taking traffic, where they are known.
+    pub pods: Option<Pods>,
+    /// How long the canary warms up.
+    pub warmup: Option<Duration>,
+    /// Whether the units of a process before are lost.
+    pub units_lost: bool,
+    /// Routes and their timeouts.
+    pub routes: Vec<(Arc<str>, Duration)>,
+    /// Cohorts.
+    pub cohorts: Vec<Arc<str>>,
+    /// The first tick that is judged.
+    pub from: Tick,
+    /// The epoch of the first weights.
+    pub epoch: Epoch,
+    /// These weights, by stratum.
+    pub splits: Vec<Split>,
 }
 
-/// The whole control state, as snapshots have it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct StateRecord {
-    /// The rollouts that are being judged.
-    pub rollouts: Vec<RolloutRecord>,
-    /// The last decision about every version that is known: with it older files can be deleted.
-    pub known: Vec<Decision>,
-}
-
-/// What a step goes by beyond the evidence.
+/// What a step went by, beyond the evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Circumstances {
-    /// As in [`Seen::now`].
-    pub now: Duration,
+pub struct StepInput {
     /// As in [`Seen::others_bp`].
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(rename = "o", default, skip_serializing_if = "is_default")]
     pub others_bp: u16,
     /// As in [`Seen::objectives`].
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(rename = "g", default, skip_serializing_if = "is_default")]
     pub objectives: Standing,
     /// As in [`Seen::obstacle`].
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(rename = "x", default, skip_serializing_if = "is_default")]
     pub obstacle: Option<Obstacle>,
     /// As in [`Seen::block_ends`].
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(rename = "e", default, skip_serializing_if = "is_default")]
     pub block_ends: bool,
-    /// Whether a raise is on its way to the disk.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub is_pending: bool,
-    /// Whether a raise cannot be proposed: another one waits, or the journal takes none.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub no_raise: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-impl Circumstances {
-    /// Those of what was seen.
+/// The whole state of the control plane, at the head of every file of the journal.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// The last decision about every version that is known.
+    pub decisions: Vec<Decision>,
+    /// The rollouts that are judged.
+    pub live: Vec<LiveRollout>,
+}
+
+/// A rollout that is judged.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LiveRollout {
+    /// The number of the decision that it began with.
+    pub run: u64,
+    /// Time since it began, in milliseconds.
+    pub at_ms: u64,
+    /// What its evidence is made of.
+    pub beginning: Beginning,
+    /// Its life so far.
+    pub life: Rollout,
+    /// A raise that waits for the disk.
+    pub pending: Option<Rollout>,
+    /// Its evidence so far.
+    pub evidence: EvidenceSnapshot,
+}
+
+impl Beginning {
+    /// The subject of this evidence, without recorders.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        let route = |(name, timeout): &(Arc<str>, Duration)| JudgedRoute {
+            name: Arc::clone(name),
+            timeout: *timeout,
+        };
+        Subject {
+            judge: self.judge.clone(),
+            tolerate: self.tolerate,
+            promote_within: self.promote_within,
+            pods: self.pods,
+            warmup: self.warmup,
+            units_lost: self.units_lost,
+            routes: self.routes.iter().map(route).collect(),
+            cohorts: self.cohorts.clone(),
+            sources: Vec::new(),
+        }
+    }
+}
+
+impl StepInput {
+    /// What of `seen` is not in the evidence.
     #[must_use]
     pub const fn of(seen: &Seen) -> Self {
         Self {
-            now: seen.now,
             others_bp: seen.others_bp,
             objectives: seen.objectives,
             obstacle: seen.obstacle,
             block_ends: seen.block_ends,
-            is_pending: false,
-            no_raise: false,
         }
     }
 
-    /// What is seen under them of some evidence. Suspicion is told once, as in
-    /// [`Evidence::seen`].
-    pub fn seen(&self, evidence: &mut Evidence) -> Seen {
+    /// The same on top of what the evidence says.
+    #[must_use]
+    pub const fn seen(&self, evidence: Seen) -> Seen {
         Seen {
+            others_bp: self.others_bp,
             objectives: self.objectives,
+            obstacle: self.obstacle,
             block_ends: self.block_ends,
-            ..evidence.seen(self.now, self.others_bp, self.obstacle)
+            ..evidence
         }
     }
 }

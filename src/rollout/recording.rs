@@ -4,8 +4,8 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
-    Armed, BlockRecord, Circumstances, Decision, DecisionKind, Evidence, EvidenceInput, FedBlock,
-    JournalSettings, Phase, Plan, Recorded, Rollout, RolloutRecord, Split, StateRecord, Subject,
+    Armed, Beginning, Decision, DecisionKind, Evidence, EvidenceInput, FedBlock, JournalSettings,
+    LiveRollout, Memory, Phase, Plan, Record, Recorded, Rollout, Seen, Split, Standing, StepInput,
     Told,
     journal::{Journal, open},
 };
@@ -33,10 +33,10 @@ const SHARES: [f64; 5] = [0.25, 0.1, 0.05, 0.01, 0.001];
 
 /// A rollout and its journal.
 pub(super) struct Recording {
-    pub(super) journal: Journal<BlockRecord, StateRecord>,
+    pub(super) journal: Journal<Record, Memory>,
     thread: std::thread::JoinHandle<()>,
     _messages: crossbeam_channel::Receiver<super::handle::Message>,
-    pub(super) plan: Arc<Plan>,
+    beginning: Beginning,
     pub(super) life: Rollout,
     pub(super) evidence: Evidence,
     run: u64,
@@ -64,15 +64,31 @@ impl Recording {
             block_ticks: 10,
             ..JudgeConfig::default()
         };
-        let subject = Subject::plain(judge, Duration::from_secs(10), Vec::new());
         let epoch = Epoch::new(0);
-        let evidence = Evidence::new(subject, Tick(0), epoch, split(life.weight_bp()));
+        let beginning = Beginning {
+            service: "shop".into(),
+            canary: "v2".into(),
+            version: "2.3.1".into(),
+            judge,
+            tolerate: plan.judge.tolerate,
+            promote_within: plan.judge.promote_within,
+            plan: Some(plan),
+            pods: None,
+            warmup: None,
+            units_lost: false,
+            routes: vec![("cart".into(), Duration::from_secs(10))],
+            cohorts: vec!["default".into()],
+            from: Tick(0),
+            epoch,
+            splits: split(life.weight_bp()),
+        };
+        let evidence = Evidence::new(beginning.subject(), Tick(0), epoch, beginning.splits.clone());
         let run = seq + 1;
         let mut recording = Self {
             journal,
             thread,
             _messages: messages,
-            plan,
+            beginning,
             life: Rollout::unborn(),
             evidence,
             run,
@@ -81,26 +97,10 @@ impl Recording {
             epoch,
             rest: 0.0,
         };
-        recording.decide(DecisionKind::Start, "haldane", "a new version", life.clone());
+        recording.decide(DecisionKind::Start, "haldane", "a new version", &life);
         recording.life = life;
-        let begun = Box::new(recording.record());
-        recording.write(Recorded::Begin(begun));
+        recording.write(Recorded::Begin(Box::new(recording.beginning.clone())));
         recording
-    }
-
-    /// Everything about it now.
-    pub(super) fn record(&self) -> RolloutRecord {
-        RolloutRecord {
-            run: self.run,
-            service: "shop".into(),
-            canary: "v2".into(),
-            version: "2.3.1".into(),
-            plan: Some(Arc::clone(&self.plan)),
-            life: self.life.clone(),
-            pending: None,
-            at: self.now(),
-            evidence: self.evidence.snapshot(),
-        }
     }
 
     fn now(&self) -> Duration {
@@ -110,7 +110,7 @@ impl Recording {
     /// Writes down what happened.
     pub(super) fn write(&mut self, what: Recorded) {
         let at_ms = self.now().as_millis() as u64;
-        self.journal.append_block(BlockRecord { run: self.run, at_ms, what }).unwrap();
+        self.journal.append_block(Record { run: self.run, at_ms, what }).unwrap();
     }
 
     /// Decides, and puts it in force as if the disk were fast.
@@ -119,8 +119,8 @@ impl Recording {
         action: DecisionKind,
         actor: &str,
         reason: &str,
-        life: Rollout,
-    ) -> Decision {
+        life: &Rollout,
+    ) {
         self.seq += 1;
         let verdict = self.evidence.judge().verdict();
         let began = Duration::from_secs(1_780_000_000) + self.now();
@@ -148,13 +148,15 @@ impl Recording {
                 excess_bad: 0.0,
             }),
             config: "hash".into(),
-            life,
+            life: life.clone(),
         };
-        self.journal.append(decision.clone()).unwrap();
+        self.journal.append(decision).unwrap();
         while self.journal.durable() < self.seq {
             std::thread::yield_now();
         }
-        decision
+        if life.weight_bp() > self.life.weight_bp() {
+            self.write(Recorded::InForce(self.seq));
+        }
     }
 
     /// Seconds in which the arms behave like this.
@@ -218,22 +220,20 @@ impl Recording {
         self.write(Recorded::Input(input));
     }
 
+    /// What a step goes by.
+    pub(super) fn seen(&mut self) -> Seen {
+        let seen = self.evidence.seen(self.now(), 0, None);
+        Seen { objectives: Standing::Kept, block_ends: true, ..seen }
+    }
+
     fn step(&mut self) {
-        let circumstances = Circumstances {
-            now: self.now(),
-            others_bp: 0,
-            objectives: super::Standing::Kept,
-            obstacle: None,
-            block_ends: true,
-            is_pending: false,
-            no_raise: false,
-        };
-        self.write(Recorded::Step(circumstances));
-        let seen = circumstances.seen(&mut self.evidence);
-        let step = self.life.step(&self.plan, &seen);
+        let seen = self.seen();
+        self.write(Recorded::Step(StepInput::of(&seen)));
+        let plan = self.beginning.plan.clone().unwrap();
+        let step = self.life.step(&plan, &seen);
         if let Some(change) = step.change {
             let reason = self.evidence.judge().reason();
-            self.decide(change.into(), "haldane", &reason, step.rollout.clone());
+            self.decide(change.into(), "haldane", &reason, &step.rollout);
         }
         self.put(step.rollout);
     }
@@ -254,8 +254,15 @@ impl Recording {
 
     /// Writes a snapshot.
     pub(super) fn snapshot(&mut self) {
-        let state = StateRecord { rollouts: vec![self.record()], known: Vec::new() };
-        self.journal.append_snapshot(state).unwrap();
+        let live = LiveRollout {
+            run: self.run,
+            at_ms: self.now().as_millis() as u64,
+            beginning: self.beginning.clone(),
+            life: self.life.clone(),
+            pending: None,
+            evidence: self.evidence.snapshot(),
+        };
+        self.journal.append_snapshot(Memory { decisions: Vec::new(), live: vec![live] }).unwrap();
     }
 
     /// Ends the process, when everything is on disk.

@@ -369,6 +369,13 @@ impl Rollout {
         now < self.warm_until
     }
 
+    /// Whether most canary requests fail, so that its traffic leaves at once whatever the baseline
+    /// can carry.
+    #[must_use]
+    pub(super) fn fails_outright(&self) -> bool {
+        self.breaker == BreakerState::Open
+    }
+
     /// Whether an open breaker wants a probe a second.
     #[must_use]
     pub fn wants_probes(&self) -> bool {

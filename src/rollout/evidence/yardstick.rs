@@ -27,6 +27,9 @@ const UNKNOWN: Duration = Duration::from_secs(1);
 /// How often the thresholds are looked at, in ticks: adding up a minute of histograms is dear.
 const LOOK: u32 = 50;
 
+/// As long as nothing is known, it is asked every second.
+const SECOND: u32 = 10;
+
 /// Sets that are remembered: slots live for less than a minute.
 const MOST_SETS: usize = 64;
 
@@ -114,7 +117,8 @@ impl Yardstick {
     /// One tick is over: sets the baseline's deadlines from the next one on where others are due.
     /// Call it before the evidence of each canary gathers.
     pub fn refresh(&mut self, ledger: &mut Ledger, now: Tick) {
-        if self.baseline.is_empty() || !(self.changed || now.0.is_multiple_of(LOOK)) {
+        let look = if self.in_force.is_some() { LOOK } else { SECOND };
+        if self.baseline.is_empty() || !(self.changed || now.0.is_multiple_of(look)) {
             return;
         }
         let by_route = self.past(ledger, now);
@@ -122,7 +126,11 @@ impl Yardstick {
         by_route.iter().for_each(|past| service.merge(past));
         let is_due = self.changed
             || match &self.in_force {
-                Some((since, thresholds)) => service.outdates(thresholds, *since, now),
+                Some((since, thresholds)) => {
+                    service.outdates(thresholds, *since, now)
+                        || (armed(thresholds) == Armed::ButLast
+                            && service.thresholds().is_some_and(|it| armed(&it) == Armed::All))
+                }
                 None => true,
             };
         if !is_due {

@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use super::*;
 use crate::rollout::{
-    Phase, read_journal,
+    DecisionKind, Phase, Plan, read_journal,
     recording::{Behaviour, Recording, USUAL},
     testing,
 };
@@ -47,19 +47,10 @@ fn a_rollback_comes_out_the_same_after_a_snapshot_and_a_person() {
     let mut recording = Recording::begin(state_dir.path(), plan());
     recording.seconds(60, USUAL, USUAL);
     recording.snapshot();
-    let seen = Circumstances {
-        now: recording.record().at,
-        others_bp: 0,
-        objectives: crate::rollout::Standing::Kept,
-        obstacle: None,
-        block_ends: true,
-        is_pending: false,
-        no_raise: false,
-    };
-    let seen = seen.seen(&mut recording.evidence);
+    let seen = recording.seen();
     let mut life = recording.life.clone();
     life.set_weight(1_000, true, &seen).unwrap();
-    recording.decide(DecisionKind::SetWeight, "a person", "to look closer", life.clone());
+    recording.decide(DecisionKind::SetWeight, "a person", "to look closer", &life);
     recording.put(life);
     recording.until(Phase::RolledBack, USUAL, BAD);
     recording.end();
@@ -95,11 +86,11 @@ fn a_decision_that_nothing_asks_for_is_found_and_one_that_is_missing_too() {
     recording.seconds(30, USUAL, USUAL);
     let mut life = recording.life.clone();
     life.abort();
-    recording.decide(DecisionKind::Rollback, "haldane", "no reason at all", life);
+    recording.decide(DecisionKind::Rollback, "haldane", "no reason at all", &life);
     recording.end();
     let outcome = replayed(state_dir.path());
     assert_eq!(outcome.different, 1, "{outcome:?}");
-    assert!(outcome.differences[0].contains("asks for nothing"), "{outcome:?}");
+    assert!(outcome.differences[0].contains("nothing comes of what was seen"), "{outcome:?}");
 
     let mut replay = Replay::default();
     let other = tempfile::tempdir().unwrap();
@@ -116,7 +107,7 @@ fn a_decision_that_nothing_asks_for_is_found_and_one_that_is_missing_too() {
     })
     .unwrap();
     assert!(replay.outcome.different > 0, "{:?}", replay.outcome);
-    assert!(replay.outcome.differences[0].contains("was not decided"));
+    assert!(replay.outcome.differences[0].contains("is not in the journal"));
 }
 
 #[test]

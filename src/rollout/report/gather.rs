@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    super::{BlockRecord, Course, Decision, EvidenceInput, Line, Place, Recorded, Replay},
+    super::{Decision, EvidenceInput, Line, Place, Recall, Record, Recorded, Replay},
     Judged, Report,
     series::Series,
 };
@@ -44,7 +44,7 @@ impl Gathering {
                     gathered.decide(*decision);
                 }
             }
-            Line::Block(raw) => match serde_json::from_str::<BlockRecord>(raw.get()) {
+            Line::Block(raw) => match serde_json::from_str::<Record>(raw.get()) {
                 Ok(record) => self.record(place, &record),
                 Err(_) => self.lose(place, &line),
             },
@@ -58,7 +58,7 @@ impl Gathering {
         self.canaries.values_mut().for_each(|gathered| gathered.is_torn = true);
     }
 
-    fn record(&mut self, place: &Place, record: &BlockRecord) {
+    fn record(&mut self, place: &Place, record: &Record) {
         self.replay.record(place, record);
         let mut gathered = self.canaries.values_mut();
         let Some(gathered) = gathered.find(|gathered| gathered.run == record.run) else { return };
@@ -71,14 +71,15 @@ impl Gathering {
                 }
             }
             Recorded::Step(_) => {
-                if let Some(course) = self.replay.course(record.run).filter(|it| it.is_known()) {
-                    let verdict = course.judge().verdict();
+                if let Some(recall) = self.replay.recall(record.run) {
+                    let judge = recall.evidence().judge();
+                    let verdict = judge.verdict();
                     let odds_ln = verdict.rollback_ln.max(verdict.caution_ln);
-                    let proof_ln = course.judge().promotion().weakest_ln;
+                    let proof_ln = judge.promotion().weakest_ln;
                     gathered.series.note(record.at_ms, odds_ln, proof_ln);
                 }
             }
-            Recorded::Begin(_) | Recorded::Plan(_) | Recorded::Life(_) => {}
+            Recorded::Begin(_) | Recorded::Plan(_) | Recorded::InForce(_) => {}
         }
     }
 
@@ -98,7 +99,7 @@ impl Gathering {
             }
         }?;
         let gathered = self.canaries.remove(&*canary).unwrap_or_default();
-        Ok(gathered.report(self.replay.course(gathered.run)))
+        Ok(gathered.report(self.replay.recall(gathered.run)))
     }
 }
 
@@ -112,18 +113,18 @@ impl Gathered {
         self.decisions.push(decision);
     }
 
-    fn report(&self, course: Option<&Course>) -> Report {
+    fn report(&self, recall: Option<&Recall>) -> Report {
         let last = self.decisions.last().expect("a rollout is known by its decisions");
-        let at = course.map_or(Duration::ZERO, Course::at);
+        let at = recall.map_or(Duration::ZERO, Recall::time);
         Report {
             service: Arc::clone(&last.service),
             canary: Arc::clone(&last.canary),
             version: Arc::clone(&last.version),
-            plan: course.and_then(|course| course.plan().cloned()).map(Arc::new),
+            plan: recall.and_then(|recall| recall.beginning().plan.clone()),
             phase: last.phase,
             lasted: Duration::from_millis(self.at_ms).max(at),
             series: self.series.clone(),
-            judged: course.map(|course| self.judged(course)),
+            judged: recall.map(|recall| self.judged(recall)),
             decisions: self.decisions.clone(),
             upstreams: None,
             earlier: self.earlier,
@@ -131,8 +132,8 @@ impl Gathered {
         }
     }
 
-    fn judged(&self, course: &Course) -> Judged {
-        let judge = course.judge();
+    fn judged(&self, recall: &Recall) -> Judged {
+        let judge = recall.evidence().judge();
         let verdict = judge.verdict();
         let lead = verdict.lead.map(|lead| {
             let part = judge.components().get(lead.component);
@@ -146,7 +147,7 @@ impl Gathered {
             sentence: judge.reason(),
             lead,
             effect: judge.effect(),
-            excess_bad: course.excess_bad().max(told),
+            excess_bad: recall.evidence().excess_bad().max(told),
             deadlines_us: self.deadlines_us.clone(),
         }
     }

@@ -82,7 +82,7 @@ fn what_people_wrote_is_text_and_nothing_else() {
     let mut recording = recording(state_dir.path());
     let life = recording.life.clone();
     let reason = "<script>alert(1)</script> | a | table\nand \"more\"";
-    recording.decide(DecisionKind::Pause, "a <b>person</b>", reason, life);
+    recording.decide(DecisionKind::Pause, "a <b>person</b>", reason, &life);
     recording.end();
     let [markdown, html] = both(&report(state_dir.path()));
     assert!(!html.contains("<script") && !html.contains("<b>"), "{html}");
