@@ -9,12 +9,15 @@ mod groups;
 mod handle;
 mod headroom;
 mod hearing;
+mod history;
 mod journal;
 mod layout;
 mod objectives;
 mod plan;
 mod recall;
 mod record;
+mod replay;
+mod report;
 mod running;
 mod sessions;
 mod shares;
@@ -27,6 +30,8 @@ mod view;
 mod workers;
 
 #[cfg(test)]
+mod recording;
+#[cfg(test)]
 mod testing;
 
 pub use asking::Drill;
@@ -36,6 +41,7 @@ pub use evidence::{
     Input as EvidenceInput, JudgedRoute, Newcomers, Source, Split, Subject, Tellers, Yardstick,
 };
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
+pub use history::{Wanted, history};
 pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};
 pub use objectives::ObjectiveView;
 pub use plan::{
@@ -44,6 +50,8 @@ pub use plan::{
 };
 pub use recall::{Recall, Replayed};
 pub use record::{Beginning, LiveRollout, Memory, Record, Recorded, StepInput};
+pub use replay::{Outcome, Replay};
+pub use report::{NoReport, Report, ReportForm};
 pub use running::{Running, Start, StartError, WorkerLink, start};
 pub use snapshot::{
     CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,
