@@ -10,7 +10,7 @@ use std::{
 
 use super::exposition::{Exposition, Format, Kind};
 use crate::{
-    measure::{OVERHEAD_BUCKETS, Outcome, ShedReason, Totals},
+    measure::{OVERHEAD_BUCKETS, Outcome, RescueResult, ShedReason, Totals},
     rollout::{DecisionKind, Phase, Snapshot},
 };
 
@@ -176,6 +176,17 @@ fn connections(out: &mut Exposition, snapshot: &Snapshot) {
     for reason in ShedReason::ALL {
         family.count(&[("reason", reason.label())], snapshot.shed[reason.index()]);
     }
+    let mut family = out.family(
+        "haldane_rescues_total",
+        Kind::Counter,
+        "Requests that failed on a canary and may be replayed on the baseline, by what came of it.",
+    );
+    for rescues in &snapshot.rescues {
+        for result in RescueResult::ALL {
+            let labels = [("service", &*rescues.service), ("result", result.label())];
+            family.count(&labels, rescues.counts[result.index()]);
+        }
+    }
     out.family(
         "haldane_accept_pauses_total",
         Kind::Counter,
@@ -193,6 +204,26 @@ fn accounting(out: &mut Exposition, snapshot: &Snapshot) {
     .value(&[], snapshot.control_lateness.as_secs_f64());
     out.family("haldane_journal_writable", Kind::Gauge, "1 while the journal takes writes.")
         .value(&[], f64::from(u8::from(snapshot.journal_writable)));
+    for (name, help, count) in [
+        ("haldane_journal_bytes_total", "Bytes written to the journal.", snapshot.journal.bytes),
+        (
+            "haldane_journal_lost_blocks_total",
+            "Blocks that found no room on their way to the journal.",
+            snapshot.journal.lost_blocks,
+        ),
+        (
+            "haldane_journal_stalls_total",
+            "Writes to the journal that took longer than a second.",
+            snapshot.journal.stalls,
+        ),
+        (
+            "haldane_journal_failures_total",
+            "Attempts to write to the journal that failed.",
+            snapshot.journal.failures,
+        ),
+    ] {
+        out.family(name, Kind::Counter, help).count(&[], count);
+    }
     out.family("haldane_events_total", Kind::Counter, "Events that were counted.")
         .count(&[], snapshot.counters.events);
     let counters = &snapshot.counters;
@@ -246,7 +277,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        measure::{Counters, UpstreamConnections},
+        measure::{Counters, Rescues, UpstreamConnections},
         rollout::{
             CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Status, WeightView,
         },
@@ -300,6 +331,7 @@ mod tests {
                 connecting: 1,
             }],
             shed: [0; ShedReason::ALL.len()],
+            rescues: vec![Rescues { service: "shop".into(), counts: [3, 2, 1] }],
             accept_pauses: 0,
             open_connections: 9,
             control_lateness: Duration::from_millis(2),
@@ -310,6 +342,7 @@ mod tests {
                 last_success: UNIX_EPOCH + Duration::from_secs(5),
                 last_error: None,
             },
+            journal: crate::rollout::JournalCounts::default(),
             journal_writable: true,
             recent: Vec::new(),
         }
@@ -342,6 +375,13 @@ mod tests {
         check("haldane_rollout_phase{service=\"shop\",canary=\"v2\",phase=\"paused\"} 1");
         check("haldane_rollout_phase{service=\"shop\",canary=\"v2\",phase=\"caution\"} 0");
         check("haldane_canary_weight_actual{service=\"shop\",canary=\"v2\"} NaN");
+    }
+
+    #[test]
+    fn rescues_have_a_series_for_every_result() {
+        check("haldane_rescues_total{service=\"shop\",result=\"rescued\"} 3");
+        check("haldane_rescues_total{service=\"shop\",result=\"failed\"} 2");
+        check("haldane_rescues_total{service=\"shop\",result=\"out_of_budget\"} 1");
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod journal;
 mod layout;
 mod objectives;
 mod plan;
+mod recall;
+mod record;
 mod running;
 mod shares;
 mod snapshot;
@@ -38,6 +40,8 @@ pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,
     ServicePlan, SessionPolicy, Settings, Slo, Stage, Tolerance,
 };
+pub use recall::{Recall, Replayed};
+pub use record::{Beginning, LiveRollout, Memory, Record, Recorded, StepInput};
 pub use running::{Running, Start, StartError, WorkerLink, start};
 pub use snapshot::{
     CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,

@@ -6,9 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Decision, DecisionKind, ObjectiveView, Phase, Status};
+use super::{Decision, DecisionKind, JournalCounts, ObjectiveView, Phase, Status};
 use crate::measure::{
-    Counters, DURATION_BOUNDS_US, OVERHEAD_BUCKETS, ShedReason, Totals, UpstreamConnections,
+    Counters, DURATION_BOUNDS_US, OVERHEAD_BUCKETS, Rescues, ShedReason, Totals,
+    UpstreamConnections,
 };
 
 /// What is known at one moment. Counters run since the start of the process.
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub upstreams: Vec<UpstreamConnections>,
     /// Requests and connections refused by the proxy, by [`ShedReason::index`].
     pub shed: [u64; ShedReason::ALL.len()],
+    /// Rescues by service, of those that have a route with `rescue`.
+    pub rescues: Vec<Rescues>,
     /// How often a worker paused accepting.
     pub accept_pauses: u64,
     /// Connections of clients that are open.
@@ -49,6 +52,8 @@ pub struct Snapshot {
     pub config: ConfigView,
     /// Whether the journal takes writes.
     pub journal_writable: bool,
+    /// What the journal did since the start of the process.
+    pub journal: JournalCounts,
     /// The last decisions, oldest first; at most [`Snapshot::RECENT`].
     pub recent: Vec<Arc<Decision>>,
 }

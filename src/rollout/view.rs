@@ -60,12 +60,14 @@ impl View<'_> {
             objectives: self.objectives.views(),
             upstreams: self.upstreams(),
             shed: self.workers.shed(),
+            rescues: self.workers.rescues(),
             accept_pauses: self.workers.accept_pauses(),
             open_connections: self.workers.open_connections(),
             control_lateness: self.lateness,
             counters: *self.ledger.counters(),
             config: self.config.clone(),
             journal_writable: self.steering.is_writable(),
+            journal: self.steering.journal_counts(),
             recent: self.steering.recent().cloned().collect(),
         }
     }
