@@ -38,7 +38,8 @@ pub use asking::Drill;
 pub use decision::{Decision, DecisionKind, Told};
 pub use evidence::{
     Arm as EvidenceArm, Armed, EndedTicks, Evidence, EvidenceSnapshot, FedBlock,
-    Input as EvidenceInput, JudgedRoute, Newcomers, Source, Split, Subject, Tellers, Yardstick,
+    Input as EvidenceInput, JudgedRoute, Newcomers, Part, Source, Split, Subject, Tellers,
+    Yardstick,
 };
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use history::{Wanted, history};
