@@ -51,8 +51,6 @@ pub(super) struct Hearing {
     requests: u64,
     heard_at: Tick,
     breaker: BreakerState,
-    /// Whether something was judged since the last step.
-    news: bool,
 }
 
 /// What one hearing is about.
@@ -218,7 +216,6 @@ impl Hearings {
             requests: 0,
             heard_at: now.tick,
             breaker: BreakerState::Closed,
-            news: false,
         };
         self.all.insert(about.rollout.names(), hearing);
     }
@@ -273,8 +270,15 @@ impl Hearings {
         self.all.get_mut(names)
     }
 
-    /// Takes notice of the keyed requests of a batch, for the trials of promotions.
+    /// Takes notice of the keyed requests of a batch, for the trials of promotions, and of how
+    /// arms did that were tried.
     pub(super) fn notice(&mut self, batch: &Batch) {
+        for probed in batch.report.iter().flat_map(|report| &report.probes) {
+            let names = [probed.service.clone(), probed.arm.clone()];
+            if let Some(hearing) = self.all.get_mut(&names) {
+                hearing.probe(probed.ok);
+            }
+        }
         if self.keyed.is_empty() {
             return;
         }
@@ -284,7 +288,7 @@ impl Hearings {
             }
             for (names, arm) in self.keyed.get(&event.recorder).into_iter().flatten() {
                 if let Some(hearing) = self.all.get_mut(names) {
-                    hearing.evidence.assigned(event.unit, event.arrival, *arm);
+                    hearing.evidence.assigned(event.unit, event.arrival, event.epoch(), *arm);
                 }
             }
         }
@@ -347,7 +351,6 @@ impl Hearing {
         let mut inputs = std::mem::take(&mut self.inputs);
         self.evidence.gather(ledger, yard, tick, &mut inputs);
         for input in inputs.drain(..) {
-            self.news |= matches!(input, EvidenceInput::Block(_));
             self.evidence.take(&input);
             self.note(input);
         }
@@ -386,7 +389,8 @@ impl Hearing {
         let now = Now { tick: self.beginning.from, epoch: self.beginning.epoch };
         self.beginning = about.beginning(&subject, now, &self.beginning.splits);
         self.notes.push(Recorded::Begin(Box::new(self.beginning.clone())));
-        self.evidence.regroup(subject);
+        let input = self.evidence.reshape(subject);
+        input.into_iter().for_each(|input| self.note(input));
         (self.sources, self.caps) = (keys, caps);
     }
 
@@ -407,8 +411,7 @@ impl Hearing {
     pub(super) fn is_due(&mut self, tick: Tick) -> bool {
         let breaker = self.evidence.judge().breaker();
         let tripped = std::mem::replace(&mut self.breaker, breaker) != breaker;
-        let news = std::mem::take(&mut self.news);
-        tripped || news || tick.0.is_multiple_of(10) || self.block_ends(tick)
+        tripped || self.evidence.has_news() || tick.0.is_multiple_of(10) || self.block_ends(tick)
     }
 
     /// What a step goes by.
