@@ -15,6 +15,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use crate::ports;
+
 /// How long a proxy may take to end after a SIGTERM.
 const END: Duration = Duration::from_secs(20);
 
@@ -33,23 +35,19 @@ impl Program {
         // Starting a process takes milliseconds, in which this thread's clients would be late.
         let started = spawn_blocking(move || {
             let log = File::options().create(true).append(true).open(&program.log)?;
-            Command::new(&program.binary)
-                .arg("run")
-                .arg("--config")
-                .arg(&program.config)
-                .args(["--workers", "2"])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log)
-                .spawn()
+            let mut command = Command::new(&program.binary);
+            command.arg("run").arg("--config").arg(&program.config).args(["--workers", "2"]);
+            ports::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log))
         });
         Ok(Proxy(started.await.map_err(io::Error::other)??))
     }
 
-    /// The last line that it logged.
+    /// The last lines that it logged.
     pub(crate) fn last_words(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
-        String::from_utf8_lossy(&log).lines().last().unwrap_or("nothing was logged").to_owned()
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(4)..].join(" / ")
     }
 
     /// Runs another verb of the binary to its end; what it said comes with it.
@@ -60,7 +58,9 @@ impl Program {
     ) -> io::Result<(ExitStatus, String)> {
         let (binary, argument) = (self.binary.clone(), argument.to_owned());
         let output = spawn_blocking(move || {
-            Command::new(binary).arg(verb).arg(argument).stdin(Stdio::null()).output()
+            let mut command = Command::new(binary);
+            command.arg(verb).arg(argument).stdin(Stdio::null());
+            ports::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?.wait_with_output()
         });
         let output = output.await.map_err(io::Error::other)??;
         let said = [output.stdout, output.stderr].concat();

@@ -10,6 +10,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::ports;
+
 /// A mounted file system; whoever uses it must be gone before it is.
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -36,7 +38,7 @@ impl Disk {
         })
     }
 
-    fn mounted(mount: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<Self> {
+    fn mounted(mount: impl FnOnce(&Path, &Path) -> io::Result<String>) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("haldane-bench-disk").tempdir()?;
         let at = dir.path().join("mount");
         fs::create_dir(&at)?;
@@ -60,8 +62,7 @@ impl Disk {
 
     /// Makes it read-only under the files that are open, as the kernel does after an error.
     pub(crate) fn turn_read_only(&self) -> io::Result<()> {
-        let source = Command::new("findmnt").args(["-no", "SOURCE"]).arg(&self.mount).output()?;
-        let source = String::from_utf8_lossy(&source.stdout);
+        let source = run(Command::new("findmnt").args(["-no", "SOURCE"]).arg(&self.mount))?;
         let device = source.trim().trim_start_matches("/dev/");
         fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1")
     }
@@ -72,12 +73,9 @@ impl Disk {
         let script = format!(
             "trap '' INT TERM; fsfreeze -f \"$0\" && echo begun && sleep {seconds}; fsfreeze -u \"$0\""
         );
-        let mut child = Command::new("sh")
-            .args(["-c", &script])
-            .arg(&self.mount)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).arg(&self.mount).stdin(Stdio::null());
+        let mut child = ports::spawn(command.stdout(Stdio::piped()))?;
         let mut line = String::new();
         let said = child.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
         let stall = Stall(child);
@@ -115,10 +113,12 @@ impl Drop for Stall {
     }
 }
 
-fn run(command: &mut Command) -> io::Result<()> {
-    let output = command.stdin(Stdio::null()).output()?;
+/// Runs a command to its end; gives what it printed.
+fn run(command: &mut Command) -> io::Result<String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = ports::spawn(command)?.wait_with_output()?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(io::Error::other(format!("{:?}: {}", command.get_program(), said.trim())))

@@ -119,7 +119,7 @@ impl Scene {
         let baseline = Upstream::start("baseline", &load).map_err(made)?;
         let canaries: io::Result<Vec<_>> =
             setting.canaries.iter().map(|name| Upstream::start(name, &load)).collect();
-        let admin = Admin(ports::free());
+        let admin = Admin(ports::free().map_err(made)?);
         let program = Program {
             binary: binary.to_owned(),
             config: dir.path().join("haldane.yaml"),
@@ -134,7 +134,7 @@ impl Scene {
             load,
             baseline,
             canaries: canaries.map_err(made)?,
-            edge: ports::free(),
+            edge: ports::free().map_err(made)?,
             setting,
             began: (Instant::now(), SystemTime::now()),
             lateness,

@@ -31,7 +31,7 @@ pub(crate) fn run(row: &Row, played: &Result<Findings, String>) -> String {
             let each = row.measures.iter().zip(&findings.found).map(|(measure, found)| {
                 let mark = if keeps(*measure, found) { "" } else { " (!)" };
                 match found {
-                    Ok(Found::After(seconds)) => format!("{} {seconds:.2} s{mark}", measure.name),
+                    Ok(Found::After(seconds)) => format!("{} {seconds:.3} s{mark}", measure.name),
                     Ok(Found::Holds) => format!("{} yes{mark}", measure.name),
                     Err(trouble) => format!("{} NO: {trouble}", measure.name),
                 }
@@ -68,7 +68,7 @@ pub(crate) fn lines(row: &Row, runs: &Runs) -> (String, bool) {
         let kept = found.iter().filter(|it| keeps(*measure, it)).count();
         let holds = !found.is_empty() && kept * MUST_HOLD.1 >= found.len() * MUST_HOLD.0;
         enough &= holds;
-        let (median, worst) = spread(&found);
+        let (median, worst) = spread(*measure, &found);
         let name = if place == 0 { row.name } else { "" };
         let limit = measure.limit.map_or("-".to_owned(), |limit| format!("{limit} s"));
         let within = format!("{kept}/{}", found.len());
@@ -106,9 +106,9 @@ fn finding(played: &Result<Findings, String>, place: usize) -> Result<Found, Str
 }
 
 /// Median and worst in seconds; what did not come about is worse than everything.
-fn spread(found: &[Result<Found, String>]) -> (String, String) {
+fn spread(measure: Measure, found: &[Result<Found, String>]) -> (String, String) {
     let mut seconds: Vec<f64> = Vec::new();
-    let mut timed = false;
+    let mut timed = measure.limit.is_some();
     for it in found {
         match it {
             Ok(Found::After(after)) => {
@@ -119,12 +119,12 @@ fn spread(found: &[Result<Found, String>]) -> (String, String) {
             Err(_) => seconds.push(f64::INFINITY),
         }
     }
-    if !timed {
+    if !timed || found.is_empty() {
         return ("-".to_owned(), "-".to_owned());
     }
     seconds.sort_by(f64::total_cmp);
     let say = |seconds: f64| {
-        if seconds.is_finite() { format!("{seconds:.2} s") } else { "never".to_owned() }
+        if seconds.is_finite() { format!("{seconds:.3} s") } else { "never".to_owned() }
     };
     (say(seconds[(seconds.len() - 1) / 2]), say(seconds[seconds.len() - 1]))
 }

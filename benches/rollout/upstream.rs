@@ -121,8 +121,8 @@ struct Seen {
 
 impl Upstream {
     pub(crate) fn start(arm: &'static str, load: &Rc<Load>) -> io::Result<Self> {
-        let addr = ports::free();
-        let listener = std::net::TcpListener::bind(addr)?;
+        let listener = ports::listen()?;
+        let addr = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let seen = Rc::new(Seen {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::{
-    task::spawn_blocking,
+    task::{spawn_blocking, spawn_local},
     time::{Instant, sleep},
 };
 
@@ -28,21 +28,26 @@ pub(super) async fn unwritable(run: Run) -> Result<Findings, Trouble> {
     let spoilt = if full { disk.fill() } else { disk.turn_read_only() };
     spoilt.map_err(|error| format!("the disk cannot be spoilt: {error}"))?;
 
-    // A raise that cannot be written down must not be in force; its answer may take its time.
     let admin = scene.admin;
-    let raise = tokio::task::spawn_local(async move {
-        admin.act("weight", "v2", &json!({ "weight": "25%" })).await
+    // What is being written may still fit behind the last byte; writing the same weight again and
+    // again uses that up.
+    let writing = spawn_local(async move {
+        loop {
+            let _ = admin.act("weight", "v2", &json!({ "weight": "5%" })).await;
+            sleep(Duration::from_millis(100)).await;
+        }
     });
     let alarm = alarm(&scene, began).await;
-    let raised = raise.await.map_err(|error| error.to_string())?;
+    writing.abort();
+    // A raise that cannot be written down must not be in force; its answer may take its time.
+    let raised = admin.act("weight", "v2", &json!({ "weight": "25%" })).await;
     let rose = || scene.watch.changes(began).iter().any(|it| it.weight > 0.05);
     let no_raise = holds(!raised.as_ref().is_ok_and(|it| *it == 200) && !rose(), || {
         format!("a raise was answered {raised:?}")
     });
     let asked = Instant::now();
-    let command = tokio::task::spawn_local(async move {
-        admin.act("weight", "v2", &json!({ "weight": "1%" })).await
-    });
+    let command =
+        spawn_local(async move { admin.act("weight", "v2", &json!({ "weight": "1%" })).await });
     let cut = scene
         .until("a cut to 1 %", Duration::from_secs(5), |look| {
             (look.of("v2")?.weight <= 0.01).then(|| Found::After(asked.elapsed().as_secs_f64()))

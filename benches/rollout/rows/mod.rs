@@ -193,7 +193,7 @@ pub(crate) const ROWS: &[Row] = &[
             comes("rolled back in spite of it"),
             comes("replay agrees"),
         ],
-        seconds: 110.0,
+        seconds: 190.0,
         cost: 0.6,
         play: |run| Box::pin(kills::fifty(run)),
         ..PLAIN

@@ -80,37 +80,44 @@ pub(super) async fn fresh(scene: &Scene, since: Instant) -> Result<Rollout, Trou
 
 pub(super) async fn versions(run: Run) -> Result<Findings, Trouble> {
     let mut scene = run.open(Setting { rate: 100.0, ..Setting::default() }).await?;
-    let is = |version: &'static str, phase: &'static str, weight: f64| {
-        move |look: &crate::watch::Look| {
-            let it = look.of("v2")?;
-            (it.version == version && it.phase == phase && it.weight == weight).then(|| it.clone())
-        }
-    };
-    scene.until("2.0.0 goes on at 5 %", SOON, is("2.0.0", "progressing", 0.05)).await?;
+    goes(&scene, "2.0.0").await?;
     sleep(Duration::from_secs(2)).await;
     act(&scene, "abort", &json!({}), 200).await?;
-    let gone = scene.until("2.0.0 is rolled back", SOON, is("2.0.0", "rolled_back", 0.0)).await?;
+    let gone = gone(&scene, "2.0.0").await?;
 
     scene.change(|setting| setting.version = "3.0.0")?;
     scene.reload().await?;
-    let new = scene.until("3.0.0 goes on at 5 %", SOON, is("3.0.0", "progressing", 0.05)).await;
-    let anew = new.and_then(|it| {
+    let anew = goes(&scene, "3.0.0").await.and_then(|it| {
         let counts = || format!("it begins with {} requests, after {}", it.requests, gone.requests);
         holds(it.stage == 1 && it.requests < gone.requests, counts)
     });
 
     scene.change(|setting| setting.version = "2.0.0")?;
     scene.reload().await?;
-    let back = scene.until("2.0.0 is rolled back", SOON, is("2.0.0", "rolled_back", 0.0)).await;
-    let mut refused = back.map(|_| Found::Holds);
+    let mut refused = self::gone(&scene, "2.0.0").await.map(|_| Found::Holds);
     for (verb, more) in [("weight", json!({ "weight": "5%" })), ("promote", json!({}))] {
         refused = refused.and(act(&scene, verb, &more, 409).await);
     }
     refused = refused.and(act(&scene, "retry", &json!({ "reason": "" }), 422).await);
 
     let retried = act(&scene, "retry", &json!({}), 200).await;
-    let again = scene.until("2.0.0 goes on at 5 %", SOON, is("2.0.0", "progressing", 0.05)).await;
+    let again = goes(&scene, "2.0.0").await;
     Ok(Findings::of([anew, refused, retried.and(again.map(|_| Found::Holds))]))
+}
+
+/// Waits until this version is at the weight of its first stage.
+async fn goes(scene: &Scene, version: &str) -> Result<Rollout, Trouble> {
+    let at_5 = |it: &&Rollout| it.version == version && it.weight == 0.05;
+    let what = format!("{version} at 5 %");
+    scene.until(&what, SOON, |look| look.of("v2").filter(at_5).cloned()).await
+}
+
+/// Waits until this version is rolled back.
+async fn gone(scene: &Scene, version: &str) -> Result<Rollout, Trouble> {
+    let gone =
+        |it: &&Rollout| it.version == version && it.phase == "rolled_back" && it.weight == 0.0;
+    let what = format!("{version} rolled back");
+    scene.until(&what, SOON, |look| look.of("v2").filter(gone).cloned()).await
 }
 
 async fn act(
