@@ -126,6 +126,20 @@ fn rollouts(out: &mut Exposition, snapshot: &Snapshot) {
         }
     }
     let mut family = out.family(
+        "haldane_slo_burn_rate",
+        Kind::Gauge,
+        "How fast an arm uses what an objective allows over its window: 1 uses it up exactly.",
+    );
+    for view in &snapshot.objectives {
+        let labels = [
+            ("service", &*view.service),
+            ("scope", &*view.scope),
+            ("objective", &*view.objective),
+            ("arm", &*view.arm),
+        ];
+        family.value(&labels, view.burn_rate);
+    }
+    let mut family = out.family(
         "haldane_decisions_total",
         Kind::Counter,
         "Decisions about a rollout since the start of the process.",
@@ -278,6 +292,7 @@ mod tests {
                 evidence: 1.0,
                 decisions: [0; DecisionKind::ALL.len()],
             }],
+            objectives: Vec::new(),
             upstreams: vec![UpstreamConnections {
                 upstream: "shop-v2".into(),
                 idle: 3,

@@ -281,24 +281,11 @@ impl Scenario {
     /// with: the laboratory has no placebo.
     #[must_use]
     pub fn judge_config(&self) -> JudgeConfig {
-        let settings = &self.judge;
-        let default = JudgeConfig::default();
-        JudgeConfig {
-            definitions: if self.definitions.is_empty() {
-                default.definitions
-            } else {
-                self.definitions.clone()
-            },
-            false_rollback: settings.false_rollback,
-            false_promotion: settings.false_promotion,
-            tolerate_errors: settings.tolerate.errors,
-            margin_errors: settings.promote_within.errors,
-            margin_latency: settings.promote_within.latency,
-            block_seconds: settings
-                .block
-                .map_or(default.block_seconds, |block| block.as_secs().max(1) as u32),
-            ..JudgeConfig::default()
+        let config = self.judge.config(JudgeConfig::default().components);
+        if self.definitions.is_empty() {
+            return config;
         }
+        JudgeConfig { definitions: self.definitions.clone(), ..config }
     }
 
     /// Whether the canary is ever different from the baseline.

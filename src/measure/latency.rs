@@ -4,7 +4,7 @@
 
 use hdrhistogram::{Counter, Histogram};
 
-use super::Tick;
+use super::{Judging, Tick};
 
 /// Upper bounds of the duration buckets in microseconds, for metrics.
 pub const DURATION_BOUNDS_US: [u64; 16] = [
@@ -108,6 +108,22 @@ impl Latencies {
     #[must_use]
     pub fn total(&self) -> Histogram<u64> {
         with(self.whole.clone(), &self.total)
+    }
+
+    /// Requests since the start of the process, and those of them whose latency was beyond a
+    /// limit, to the precision of the histogram.
+    #[must_use]
+    pub fn beyond(&self, judging: Judging, limit_us: u32) -> (u64, u64) {
+        let apart = match judging {
+            Judging::FirstByte => &self.first_byte,
+            Judging::Total => &self.total,
+        };
+        let limit = u64::from(limit_us) + 1;
+        let count = |histogram: &Histogram<u64>| {
+            (histogram.len(), histogram.count_between(limit, u64::from(u32::MAX)))
+        };
+        let (whole, apart) = (count(&self.whole), count(apart));
+        (whole.0 + apart.0, whole.1 + apart.1)
     }
 
     /// Waiting for a connection, since the start of the process; requests that did not wait are

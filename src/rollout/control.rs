@@ -14,19 +14,25 @@ use tokio::{
 };
 
 use super::{
-    ConfigView, NewConfig, Refused, Settings, Snapshot,
+    ConfigView, NewConfig, Obstacle, Refused, Seen, Settings, Snapshot,
     groups::Groups,
     handle::Message,
+    headroom::Headroom,
+    hearing::{About, Hearings, Now},
     layout::{Layout, OutOfIds},
+    objectives::Objectives,
     shares::Shares,
-    steering::{At, Moment, Steering, reply},
+    steering::{At, Changes, Moment, Rollout, Steering, reply},
     view::{Beginnings, View},
     workers::Workers,
 };
 use crate::{
-    measure::{Batch, Epoch, Event, Ledger, Tick},
+    measure::{Batch, Cut, Epoch, Event, Ledger, Tick},
     routing::{Arm, Dials, LiveTable, RouteTable, Service, ServiceDial, ServiceId, TableParts},
 };
+
+/// Weights do not rise while the control thread wakes later than this.
+const TOO_LATE: Duration = Duration::from_millis(500);
 
 /// The control thread's ends of a worker's channels.
 #[derive(Debug)]
@@ -48,12 +54,17 @@ pub(super) struct Control {
     settings: Settings,
     config: ConfigView,
     steering: Steering,
+    hearings: Hearings,
     layout: Layout,
     /// The versions that were laid out, by service and arm.
     versions: Vec<Vec<Arc<str>>>,
     ledger: Ledger,
     groups: Groups,
+    objectives: Objectives,
     shares: Shares,
+    headroom: Headroom,
+    /// Whether some weight is still on its way down.
+    descending: bool,
     workers: Workers,
     beginnings: Beginnings,
     /// Reloads whose raises are on their way to the disk.
@@ -98,10 +109,14 @@ impl Control {
                 last_error: None,
             },
             steering: parts.steering,
+            hearings: Hearings::default(),
             layout: Layout::default(),
             versions: Vec::new(),
             groups: Groups::default(),
+            objectives: Objectives::default(),
             shares: Shares::default(),
+            headroom: Headroom::default(),
+            descending: false,
             beginnings: Beginnings::default(),
             reloads: Vec::new(),
             snapshots: None,
@@ -109,9 +124,10 @@ impl Control {
             lateness: [Duration::ZERO; 2],
         };
         control.steering.plan(&control.settings.services, config_hash, moment);
-        control.steering.take_changes();
+        let changes = control.steering.take_changes();
         control.lay_out()?;
         control.store(true);
+        control.hold_hearings(&changes, moment);
         Ok(control)
     }
 
@@ -175,12 +191,19 @@ impl Control {
         let tick = self.drain(moment.now);
         self.ledger.observe(moment.now - self.started);
         self.groups.refresh(&self.ledger, tick);
+        self.objectives.read(&self.ledger, tick);
+        self.judge(tick, moment);
         self.settle(moment);
         self.retired.retain(|table| Arc::strong_count(table) > 1);
         self.ticks += 1;
         if self.ticks.is_multiple_of(10) {
             self.ledger.retire();
             self.shares.second(self.layout.current(), &self.ledger);
+            self.headroom.second(self.shares.last_second());
+            if self.descending {
+                self.store(false);
+                self.hold_hearings(&Changes::default(), moment);
+            }
             self.publish(moment.wall);
             self.lateness = [self.lateness[1], Duration::ZERO];
         }
@@ -192,6 +215,7 @@ impl Control {
         for end in &self.ends {
             // What comes in meanwhile has time until the next tick.
             for mut batch in end.batches.try_iter().take(end.batches.len()) {
+                self.hearings.notice(&batch);
                 self.ledger.apply(&batch, tick);
                 self.workers.take(&mut batch);
                 let mut events = batch.events;
@@ -201,6 +225,73 @@ impl Control {
             }
         }
         tick
+    }
+
+    /// Hears what has become final, and lets every rollout take its step.
+    fn judge(&mut self, tick: Tick, moment: Moment) {
+        let late = self.lateness[0].max(self.lateness[1]) > TOO_LATE;
+        let obstacle = (!self.steering.is_writable())
+            .then_some(Obstacle::Journal)
+            .or(late.then_some(Obstacle::Late));
+        for at in self.steering.places() {
+            let Some(hearing) = self.hearings.of(&self.steering.at(at).names()) else { continue };
+            hearing.listen(&mut self.ledger, tick);
+            if hearing.is_due(tick) {
+                let now = self.steering.time_of(at, moment);
+                let (objectives, breached) = self.objectives.standing(at.service, at.canary);
+                let seen = hearing.seen(now, self.steering.others_bp(at), obstacle, tick);
+                let mut said = hearing.said();
+                if let Some(breached) = breached {
+                    said.told.sentence = format!("{breached} is breached; {}", said.told.sentence);
+                }
+                self.steering.judge(at, Seen { objectives, ..seen }, said, moment);
+            }
+        }
+    }
+
+    /// Lets the hearings follow what changed, under the table that was stored.
+    fn hold_hearings(&mut self, changes: &Changes, moment: Moment) {
+        let table = self.table.load_full();
+        let epoch = table.epoch;
+        let now = Now { tick: Tick::at(moment.now - self.started), epoch };
+        let mut hearings = std::mem::take(&mut self.hearings);
+        for (at, rollout) in self.steering.all() {
+            let names = rollout.names();
+            let weights_bp = table.dials.of(ServiceId(at.service as u32)).weights_bp();
+            if changes.begun.contains(&at) {
+                if let Some(about) = self.about(at) {
+                    hearings.begin(names, &about, weights_bp, now);
+                }
+                continue;
+            }
+            let forced = changes.forced.contains(&at);
+            let cut = if forced { Cut::Forced } else { Cut::Scheduled };
+            let reweighed = hearings.reweigh(&names, weights_bp, at.canary, now, cut);
+            if !reweighed
+                && changes.fresh_proofs.contains(&at)
+                && let Some(hearing) = hearings.of(&names)
+            {
+                hearing.enter_stage(now.tick);
+            }
+        }
+        hearings.retain(|names| {
+            let at = self.steering.all().find(|(_, it)| it.names() == *names)?.0;
+            self.about(at)
+        });
+        self.hearings = hearings;
+    }
+
+    /// What a rollout's evidence is made of; `None` where nothing is judged.
+    fn about(&self, at: At) -> Option<About<'_>> {
+        let rollout = self.steering.at(at);
+        let plan = rollout.state.plan.as_deref()?;
+        (rollout.run > 0 && rollout.state.is_judged()).then(|| About {
+            routes: &self.routes,
+            cells: self.layout.current(),
+            service: at.service,
+            canary: at.canary,
+            plan,
+        })
     }
 
     /// Puts in force what the disk and the rollouts allow, and answers who waited for it.
@@ -220,6 +311,7 @@ impl Control {
         if released || changes.weights {
             self.store(released);
         }
+        self.hold_hearings(&changes, moment);
         self.publish(moment.wall);
         for (at, answer) in changes.answers {
             let status = self.view().rollout(at, self.steering.at(at));
@@ -276,6 +368,7 @@ impl Control {
         let laid = self.lay_out();
         debug_assert_eq!(laid, Ok(()), "there was room");
         self.store(true);
+        self.hold_hearings(&changes, moment);
         Ok(())
     }
 
@@ -294,6 +387,7 @@ impl Control {
         self.layout.lay(&mut self.routes, &versions, &mut self.ledger)?;
         self.versions = versions;
         self.groups.arrange(self.layout.current());
+        self.objectives.arrange(&self.settings, &self.routes, self.layout.current());
         Ok(())
     }
 
@@ -316,16 +410,26 @@ impl Control {
         let before = self.table.load_full();
         let routes =
             if new_routes { Arc::new(self.routes.clone()) } else { Arc::clone(&before.routes) };
+        let mut descending = false;
         let dial = |(service, it): (usize, &Service)| {
             let rollouts = self.steering.of(service);
-            let weights_bp: Vec<u16> = rollouts.iter().map(|it| it.state.weight_bp).collect();
             let id = ServiceId(service as u32);
+            let targets = weights_of(rollouts);
+            let outright = rollouts.iter().any(|it| it.state.life.fails_outright());
+            let weights_bp = if new_routes || outright {
+                targets.clone()
+            } else {
+                let in_force = before.dials.of(id).weights_bp();
+                self.headroom.descend(&it.name, in_force, &targets)
+            };
+            descending |= weights_bp != targets;
             if !new_routes && before.dials.of(id).weights_bp() == weights_bp {
                 return Arc::clone(before.dials.of(id));
             }
             Arc::new(ServiceDial::new(it, &weights_bp))
         };
         let dials = routes.services().iter().enumerate().map(dial).collect();
+        self.descending = descending;
         let epoch = before.epoch.next();
         let table = LiveTable { routes, dials: Arc::new(Dials::new(dials)), epoch };
         drop(before);
@@ -346,12 +450,17 @@ impl Control {
             layout: &self.layout,
             groups: &self.groups,
             shares: &self.shares,
+            objectives: &self.objectives,
             workers: &self.workers,
             beginnings: &self.beginnings,
             config: &self.config,
             lateness: self.lateness[0].max(self.lateness[1]),
         }
     }
+}
+
+fn weights_of(rollouts: &[Rollout]) -> Vec<u16> {
+    rollouts.iter().map(|rollout| rollout.state.weight_bp()).collect()
 }
 
 /// Now, on both clocks.

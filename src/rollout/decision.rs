@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Phase;
+use super::{Action, Change, Phase, Rollout};
 
 /// Something that changed a rollout.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// Counts from 1 over the life of the state directory.
     pub seq: u64,
@@ -24,6 +24,10 @@ pub struct Decision {
     pub version: Arc<str>,
     /// The version that the configuration named at that time; a `release` holds until it changes.
     pub configured: Arc<str>,
+    /// The number of the decision that this rollout began with.
+    pub run: u64,
+    /// Time since the rollout began, in milliseconds; stands still while no process runs.
+    pub at_ms: u64,
     /// The phase afterwards.
     pub phase: Phase,
     /// The stage afterwards, from 1; 0 without a plan.
@@ -36,8 +40,28 @@ pub struct Decision {
     pub actor: String,
     /// Why.
     pub reason: String,
+    /// What was known of the canary at that moment; nothing before it is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Told>,
     /// The hash of the configuration in force.
     pub config: Arc<str>,
+    /// The whole state afterwards.
+    pub life: Rollout,
+}
+
+/// What is known of a canary, in numbers for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// Odds against the canary, "x : 1", up to 1e12.
+    pub odds: f64,
+    /// Odds at which it is rolled back.
+    pub needs: f64,
+    /// What the judge says, in one sentence.
+    pub sentence: String,
+    /// Requests of the canary that were judged, and of the baseline, since the rollout began.
+    pub requests: [u64; 2],
+    /// Bad canary responses beyond the baseline's share, as far as they are beyond doubt.
+    pub excess_bad: f64,
 }
 
 /// What a decision did.
@@ -54,6 +78,8 @@ pub enum DecisionKind {
     Resume,
     /// A person went on to a stage.
     Promote,
+    /// A person opened a gate.
+    Approve,
     /// A person rolled back.
     Abort,
     /// A person started a rolled-back version again.
@@ -64,27 +90,76 @@ pub enum DecisionKind {
     Reload,
     /// A raise that did not reach the disk in time was taken back.
     Withdraw,
+    /// The next stage was entered.
+    Advance,
+    /// The last proof was given.
+    Complete,
+    /// The evidence asked for caution.
+    Caution,
+    /// Sticky users raised suspicion.
+    Suspect,
+    /// The breaker took weight away.
+    Trip,
+    /// Both arms became bad after a raise, which was taken back.
+    Guard,
+    /// The breaker gave some of it back.
+    Recover,
+    /// Caution or suspicion is over.
+    Return,
+    /// The canary has warmed up.
+    WarmUp,
+    /// Rolled back on evidence, or on a limit of the plan.
+    Rollback,
 }
 
 impl DecisionKind {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 21] = [
         Self::Start,
         Self::SetWeight,
         Self::Pause,
         Self::Resume,
         Self::Promote,
+        Self::Approve,
         Self::Abort,
         Self::Retry,
         Self::Release,
         Self::Reload,
         Self::Withdraw,
+        Self::Advance,
+        Self::Complete,
+        Self::Caution,
+        Self::Suspect,
+        Self::Trip,
+        Self::Guard,
+        Self::Recover,
+        Self::Return,
+        Self::WarmUp,
+        Self::Rollback,
     ];
 
     /// Whether a rollout begins with it, or begins again.
     #[must_use]
     pub const fn begins(self) -> bool {
         matches!(self, Self::Start | Self::Retry | Self::Release)
+    }
+
+    /// Whether it comes of what was seen, and so comes again when the same is seen again.
+    #[must_use]
+    pub const fn is_judged(self) -> bool {
+        matches!(
+            self,
+            Self::Advance
+                | Self::Complete
+                | Self::Caution
+                | Self::Suspect
+                | Self::Trip
+                | Self::Guard
+                | Self::Recover
+                | Self::Return
+                | Self::WarmUp
+                | Self::Rollback
+        )
     }
 
     /// The word for this kind in metrics and journal.
@@ -96,11 +171,66 @@ impl DecisionKind {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Promote => "promote",
+            Self::Approve => "approve",
             Self::Abort => "abort",
             Self::Retry => "retry",
             Self::Release => "release",
             Self::Reload => "reload",
             Self::Withdraw => "withdraw",
+            Self::Advance => "advance",
+            Self::Complete => "complete",
+            Self::Caution => "caution",
+            Self::Suspect => "suspect",
+            Self::Trip => "trip",
+            Self::Guard => "guard",
+            Self::Recover => "recover",
+            Self::Return => "return",
+            Self::WarmUp => "warm_up",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
+impl From<Change> for DecisionKind {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::RolledBack(_) => Self::Rollback,
+            Change::Tripped => Self::Trip,
+            Change::Guarded => Self::Guard,
+            Change::Recovered => Self::Recover,
+            Change::Cautioned => Self::Caution,
+            Change::Suspected => Self::Suspect,
+            Change::Returned => Self::Return,
+            Change::WarmedUp => Self::WarmUp,
+            Change::Entered => Self::Advance,
+            Change::Promoted => Self::Complete,
+        }
+    }
+}
+
+impl From<&Action> for DecisionKind {
+    fn from(action: &Action) -> Self {
+        match action {
+            Action::SetWeight(_) => Self::SetWeight,
+            Action::Pause => Self::Pause,
+            Action::Resume => Self::Resume,
+            Action::Promote { .. } => Self::Promote,
+            Action::Approve => Self::Approve,
+            Action::Abort => Self::Abort,
+            Action::Retry => Self::Retry,
+            Action::Release { .. } => Self::Release,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_stands_at_its_counter() {
+        for (place, kind) in DecisionKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place);
         }
     }
 }

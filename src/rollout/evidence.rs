@@ -13,7 +13,7 @@ pub use trials::Arm;
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Obstacle, Seen, Tolerance, plan::Margin};
+use super::{Obstacle, Seen, Standing, Tolerance, plan::Margin};
 use crate::{
     judge::{
         self, BreakerTick, Ended, Ending, Judge, JudgeConfig, Lag, Pods, Stratum, TrialStratum,
@@ -85,6 +85,8 @@ pub struct Evidence {
     excess: Excess,
     suspected: bool,
     fed_until: Tick,
+    news: bool,
+    requests: [u64; 2],
 }
 
 /// A place where blocks end before their time.
@@ -133,6 +135,8 @@ impl Evidence {
             excess: Excess::default(),
             suspected: false,
             fed_until: from,
+            news: false,
+            requests: [0; 2],
         }
     }
 
@@ -217,6 +221,7 @@ impl Evidence {
             canary_requests: self.stage.canary_requests,
             excess_bad: self.excess.at_least(),
             others_bp,
+            objectives: Standing::Kept,
             obstacle,
             block_ends: true,
         }
@@ -228,7 +233,35 @@ impl Evidence {
         &self.units
     }
 
+    /// Whether a block was judged since this was asked last.
+    pub fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Requests that were judged since the rollout began: of the baseline and of the canary.
+    #[must_use]
+    pub const fn requests(&self) -> [u64; 2] {
+        self.requests
+    }
+
+    /// Bad canary responses beyond the baseline's share, as far as they are beyond doubt.
+    #[must_use]
+    pub fn excess_bad(&self) -> f64 {
+        self.excess.at_least()
+    }
+
+    /// Other recorders belong to it from now on: the table has other routes or cohorts.
+    pub fn reshape(&mut self, subject: Subject) {
+        let member =
+            |arm| move |(key, stratum): &(_, _)| Member { key: *key, arm, stratum: *stratum };
+        let members = subject.baseline.iter().map(member(0));
+        self.builder.set_members(members.chain(subject.canary.iter().map(member(1))).collect());
+        self.subject = subject;
+        self.yardstick = Yardstick::default();
+    }
+
     fn feed(&mut self, block: &Block) {
+        self.news = true;
         self.tell_cuts(block);
         let Some((_, number, splits)) = self.weights.iter().rfind(|(e, ..)| *e == block.epoch)
         else {
@@ -249,6 +282,9 @@ impl Evidence {
         self.hand_over(lag, STRETCH, &strata, Ending::Open);
         match lag {
             Lag::Early => {
+                for cell in &block.cells {
+                    self.requests[usize::from(cell.arm.min(1))] += cell.started;
+                }
                 for (split, [baseline, canary]) in strata::coin_cells(block, splits) {
                     self.judge.assigned(split.omega(), canary.started, baseline.started);
                 }

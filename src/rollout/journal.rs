@@ -1,160 +1,168 @@
-//! The journal: an append-only file of decisions, written by a thread of its own, so that a slow
-//! or dead disk never holds up the control thread. What is durable is acknowledged by number.
+//! The journal: an append-only record of what was counted and decided, written by a thread of its
+//! own, so that a slow or dead disk never holds up the control thread.
 //!
-//! One file so far: it is read as a series, and never rotated.
+//! It is a series of files of JSON lines. Decisions are chained by hash, durable, and
+//! acknowledged by number; blocks are only written. What blocks and snapshots contain is a matter
+//! of whoever writes them.
+
+mod disk;
+mod line;
+mod open;
+mod read;
+mod shelf;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use line::Line;
+pub use read::{Chain, Place, ReadError, read_journal};
+
+pub(super) use open::{Record, open};
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Sender, TrySendError};
+use tokio::time::Instant;
 
-use super::{Decision, StartError, handle::Message};
+use super::{Decision, JournalSettings, handle::Message};
+use writer::Queue;
 
-/// Decisions that wait for the disk at most.
-const QUEUE: usize = 1024;
+/// Entries that wait for the disk at most, and how many of them may be blocks: decisions find
+/// room when blocks no longer do.
+const QUEUE: usize = 4096;
+const QUEUED_BLOCKS: usize = QUEUE / 4 * 3;
 
-/// After a failed write the journal waits for this long before the next attempt.
-const PAUSE: Duration = Duration::from_millis(250);
+/// A write that takes longer is a stall.
+const STALL: Duration = Duration::from_secs(1);
 
-/// The control thread's end of the journal.
+/// The longest time between two snapshots.
+const SNAPSHOTS_EVERY: Duration = Duration::from_secs(600);
+
+/// The control thread's end of the journal. Nothing here waits.
 #[derive(Debug)]
-pub(super) struct Journal {
-    queue: Sender<Decision>,
-    progress: Arc<Progress>,
+pub(super) struct Journal<B = (), S = ()> {
+    queue: Sender<Entry<B, S>>,
+    shared: Arc<Shared>,
+    /// Blocks that were lost since the last entry that was taken.
+    gap: u64,
+    lost_blocks: u64,
+    /// Whether blocks were lost since the last snapshot.
+    gaping: bool,
+    /// Number of snapshots handed over, and when the last one was.
+    snapshots: u64,
+    last_snapshot: Option<Instant>,
+}
+
+/// What is handed to the journal's thread.
+#[derive(Debug)]
+struct Entry<B, S> {
+    /// Blocks that are missing before it.
+    gap: u64,
+    item: Item<B, S>,
 }
 
 #[derive(Debug)]
-struct Progress {
+enum Item<B, S> {
+    Block(B),
+    Decision(Box<Decision>),
+    Snapshot(Box<S>),
+}
+
+/// The queue is full: the disk does not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal takes nothing more right now")]
+pub(super) struct Full;
+
+/// What the journal did since the start of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalCounts {
+    /// Bytes written.
+    pub bytes: u64,
+    /// Blocks that found no room in the queue.
+    pub lost_blocks: u64,
+    /// Writes that took longer than a second.
+    pub stalls: u64,
+    /// Attempts to write that failed.
+    pub failures: u64,
+}
+
+/// What both ends of the queue know.
+#[derive(Debug)]
+struct Shared {
+    started: Instant,
     /// The number of the last decision on disk.
     durable: AtomicU64,
     writable: AtomicBool,
     stopping: AtomicBool,
+    wants_snapshot: AtomicBool,
+    /// Number of snapshots on disk.
+    snapshots: AtomicU64,
+    /// Since when a write is under way, in milliseconds after the start and one more; 0: none is.
+    busy_since: AtomicU64,
+    bytes: AtomicU64,
+    stalls: AtomicU64,
+    failures: AtomicU64,
+    settings: Mutex<Option<JournalSettings>>,
 }
 
-/// What was found on disk.
-#[derive(Debug)]
-pub(super) struct Found {
-    /// All decisions, in order.
-    pub(super) decisions: Vec<Decision>,
-    file: File,
-    length: u64,
-    /// Held for as long as the process lives.
-    lock: File,
-}
-
-/// Takes the lock, reads what is there, and cuts a torn last line.
-pub(super) fn open(state_dir: &Path) -> Result<Found, StartError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| StartError::StateDir { path, source }
-    };
-    let directory = state_dir.join("journal");
-    fs::create_dir_all(&directory).map_err(failed(&directory))?;
-    let lock_path = state_dir.join("lock");
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
-    let lock = lock.map_err(failed(&lock_path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Err(StartError::Locked(state_dir.to_owned())),
-        Err(fs::TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
-    }
-    let paths = files(&directory).map_err(failed(&directory))?;
-    let last = paths.last().cloned().unwrap_or_else(|| directory.join("000001.jsonl"));
-    let mut decisions = Vec::new();
-    let mut length = 0;
-    for path in &paths {
-        let text = fs::read(path).map_err(failed(path))?;
-        length = read(path, &text, *path == last, &mut decisions)?;
-    }
-    let mut options = OpenOptions::new();
-    let file =
-        options.create(true).truncate(false).write(true).open(&last).map_err(failed(&last))?;
-    file.set_len(length).map_err(failed(&last))?;
-    // The name of a new file is durable when its directory is.
-    File::open(&directory).and_then(|it| it.sync_all()).map_err(failed(&directory))?;
-    Ok(Found { decisions, file, length, lock })
-}
-
-fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "jsonl") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-/// Reads the lines of one file; returns the length of what is good. Only the end of the last file
-/// may be torn: nothing after it was acknowledged.
-fn read(path: &Path, text: &[u8], last: bool, all: &mut Vec<Decision>) -> Result<u64, StartError> {
-    let mut good = 0;
-    for (number, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let ends = good + line.len();
-        let torn = last && ends == text.len();
-        match (line.last(), serde_json::from_slice(line)) {
-            (Some(b'\n'), Ok(decision)) => all.push(decision),
-            _ if torn => {
-                tracing::warn!(path = %path.display(), line = number + 1, "journal: torn line cut");
-                break;
-            }
-            (_, parsed) => {
-                let problem =
-                    parsed.err().map_or("no end of line".into(), |error| error.to_string());
-                return Err(StartError::Journal {
-                    path: path.to_owned(),
-                    line: number + 1,
-                    problem,
-                });
-            }
-        }
-        good = ends;
-    }
-    Ok(good as u64)
-}
-
-impl Found {
-    /// Starts the thread that writes. `wake` is told whenever more is on disk.
-    pub(super) fn write(self, wake: Sender<Message>) -> io::Result<(Journal, JoinHandle<()>)> {
-        let (queue, decisions) = crossbeam_channel::bounded(QUEUE);
-        let durable = self.decisions.last().map_or(0, |last| last.seq);
-        let progress = Arc::new(Progress {
-            durable: AtomicU64::new(durable),
-            writable: AtomicBool::new(true),
-            stopping: AtomicBool::new(false),
-        });
-        let writer = Writer {
-            file: self.file,
-            length: self.length,
-            decisions,
-            progress: Arc::clone(&progress),
-            wake,
-            _lock: self.lock,
+impl<B, S> Journal<B, S> {
+    fn new(durable: u64) -> (Self, Queue<B, S>) {
+        let (queue, entries) = crossbeam_channel::bounded(QUEUE);
+        let shared = Arc::new(Shared::new(durable));
+        let journal = Self {
+            queue,
+            shared: Arc::clone(&shared),
+            gap: 0,
+            lost_blocks: 0,
+            gaping: false,
+            snapshots: 0,
+            last_snapshot: None,
         };
-        let thread = thread::Builder::new().name("journal".into()).spawn(|| writer.run())?;
-        Ok((Journal { queue, progress }, thread))
+        (journal, Queue { entries, shared })
     }
-}
 
-impl Journal {
+    /// Hands a block over to be written. One that finds no room is lost, and a gap is noted.
+    pub(super) fn append_block(&mut self, block: B) -> Result<(), Full> {
+        let taken = self.queue.len() < QUEUED_BLOCKS && self.send(Item::Block(block)).is_ok();
+        if !taken {
+            self.gap += 1;
+            self.lost_blocks += 1;
+            self.gaping = true;
+            return Err(Full);
+        }
+        Ok(())
+    }
+
     /// Hands a decision over to be written; gives it back where the queue is full.
-    pub(super) fn append(&self, decision: Decision) -> Result<(), Box<Decision>> {
-        self.queue.try_send(decision).map_err(|error| match error {
-            TrySendError::Full(decision) | TrySendError::Disconnected(decision) => {
-                Box::new(decision)
-            }
+    pub(super) fn append(&mut self, decision: Decision) -> Result<(), Box<Decision>> {
+        self.send(Item::Decision(Box::new(decision))).map_err(|item| match item {
+            Item::Decision(decision) => decision,
+            Item::Block(_) | Item::Snapshot(_) => unreachable!("it is what was sent"),
         })
+    }
+
+    /// Hands the whole state over to be written.
+    pub(super) fn append_snapshot(&mut self, snapshot: S) -> Result<(), Full> {
+        self.send(Item::Snapshot(Box::new(snapshot))).map_err(|_| Full)?;
+        self.shared.wants_snapshot.store(false, Ordering::Relaxed);
+        self.snapshots += 1;
+        self.last_snapshot = Some(Instant::now());
+        self.gaping = false;
+        Ok(())
+    }
+
+    fn send(&mut self, item: Item<B, S>) -> Result<(), Item<B, S>> {
+        self.queue.try_send(Entry { gap: self.gap, item }).map_err(|error| match error {
+            TrySendError::Full(entry) | TrySendError::Disconnected(entry) => entry.item,
+        })?;
+        self.gap = 0;
+        Ok(())
     }
 
     /// Whether a decision would be taken now. Only one thread appends, so it still is then.
@@ -162,91 +170,84 @@ impl Journal {
         !self.queue.is_full()
     }
 
+    /// Whether a snapshot should be handed over: none was yet, the last one is old, blocks were
+    /// lost after it, or the file is full and the next one begins with it.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        let under_way = self.snapshots > self.shared.snapshots.load(Ordering::Acquire);
+        let due = self.last_snapshot.is_none_or(|last| last.elapsed() >= SNAPSHOTS_EVERY)
+            || self.gaping
+            || self.shared.wants_snapshot.load(Ordering::Relaxed);
+        due && !under_way && self.has_room()
+    }
+
     /// The number of the last decision on disk.
     pub(super) fn durable(&self) -> u64 {
-        self.progress.durable.load(Ordering::Acquire)
+        self.shared.durable.load(Ordering::Acquire)
     }
 
-    /// Whether the last write succeeded.
+    /// Whether the last write succeeded, and none has been under way for more than a second.
     pub(super) fn is_writable(&self) -> bool {
-        self.progress.writable.load(Ordering::Relaxed)
+        self.shared.writable.load(Ordering::Relaxed) && !self.shared.is_stalled()
+    }
+
+    /// What was done since the start of the process.
+    pub(super) fn counts(&self) -> JournalCounts {
+        JournalCounts {
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+            lost_blocks: self.lost_blocks,
+            stalls: self.shared.stalls.load(Ordering::Relaxed),
+            failures: self.shared.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How much is kept from the next snapshot on.
+    pub(super) fn keep(&self, settings: JournalSettings) {
+        *self.shared.lock_settings() = Some(settings);
     }
 }
 
-impl Drop for Journal {
+impl<B, S> Drop for Journal<B, S> {
     /// What waits is written once more; a disk that refuses is not waited for.
     fn drop(&mut self) {
-        self.progress.stopping.store(true, Ordering::Relaxed);
+        self.shared.stopping.store(true, Ordering::Relaxed);
     }
 }
 
-#[derive(Debug)]
-struct Writer {
-    file: File,
-    /// The length of what is known to be whole.
-    length: u64,
-    decisions: Receiver<Decision>,
-    progress: Arc<Progress>,
-    wake: Sender<Message>,
-    _lock: File,
-}
-
-impl Writer {
-    /// Writes until the control thread lets go of its end.
-    fn run(mut self) {
-        let mut lines = Vec::new();
-        let mut last = 0;
-        while let Ok(decision) = self.decisions.recv() {
-            lines.clear();
-            for decision in std::iter::once(decision).chain(self.decisions.try_iter()) {
-                last = decision.seq;
-                match serde_json::to_writer(&mut lines, &decision) {
-                    Ok(()) => lines.push(b'\n'),
-                    Err(error) => tracing::error!(%error, "journal: a decision cannot be written"),
-                }
-            }
-            if !self.persist(&lines) {
-                tracing::error!("journal: the last decisions are not on disk");
-                return;
-            }
-            self.progress.durable.store(last, Ordering::Release);
-            // A full inbox wakes the control thread anyway.
-            let _ = self.wake.try_send(Message::Durable);
+impl Shared {
+    fn new(durable: u64) -> Self {
+        Self {
+            started: Instant::now(),
+            durable: AtomicU64::new(durable),
+            writable: AtomicBool::new(true),
+            stopping: AtomicBool::new(false),
+            wants_snapshot: AtomicBool::new(false),
+            snapshots: AtomicU64::new(0),
+            busy_since: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            stalls: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            settings: Mutex::new(None),
         }
     }
 
-    /// Tries until the lines are on disk; gives up when nobody waits for it any more.
-    fn persist(&mut self, lines: &[u8]) -> bool {
-        loop {
-            match self.attempt(lines) {
-                Ok(()) => {
-                    self.length += lines.len() as u64;
-                    if !self.progress.writable.swap(true, Ordering::Relaxed) {
-                        tracing::info!("journal: writing again");
-                    }
-                    return true;
-                }
-                Err(error) => {
-                    if self.progress.writable.swap(false, Ordering::Relaxed) {
-                        tracing::error!(%error, "journal: cannot write");
-                    }
-                }
-            }
-            if self.progress.stopping.load(Ordering::Relaxed) {
-                return false;
-            }
-            thread::sleep(PAUSE);
+    fn set_busy(&self, since: Option<Instant>) {
+        let millis = |since: Instant| (since - self.started).as_millis() as u64 + 1;
+        self.busy_since.store(since.map_or(0, millis), Ordering::Relaxed);
+    }
+
+    fn is_stalled(&self) -> bool {
+        match self.busy_since.load(Ordering::Relaxed) {
+            0 => false,
+            since => self.started.elapsed() > Duration::from_millis(since - 1) + STALL,
         }
     }
 
-    /// Writes behind what is whole, over what an attempt before may have left.
-    fn attempt(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.file.set_len(self.length)?;
-        self.file.seek(SeekFrom::Start(self.length))?;
-        self.file.write_all(lines)?;
-        self.file.sync_data()
+    fn take_settings(&self) -> Option<JournalSettings> {
+        self.lock_settings().take()
+    }
+
+    /// Never held for longer than a copy.
+    fn lock_settings(&self) -> std::sync::MutexGuard<'_, Option<JournalSettings>> {
+        self.settings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
-
-#[cfg(test)]
-mod tests;

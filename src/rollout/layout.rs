@@ -50,7 +50,13 @@ struct Other {
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
     pub(super) key: RecorderKey,
+    /// Where its evidence counts when too many recorders have slots.
+    pub(super) other: RecorderKey,
+    /// The id that requests carry.
+    pub(super) id: RecorderId,
     pub(super) labels: Arc<RecorderLabels>,
+    /// What the service says about the cohort.
+    pub(super) policy: CohortPolicy,
     /// Index of the route.
     pub(super) route: usize,
     /// Index of the service.
@@ -83,8 +89,11 @@ impl Layout {
         for (index, route) in routes.routes_mut().enumerate() {
             let place = route.service.0 as usize;
             let of = Of { service: &services[place], versions: &versions[place] };
-            let cells = self.cells(&of, route, index, &columns[place], ledger);
+            let mut cells = self.cells(&of, route, index, &columns[place], ledger);
             route.recorders = self.grid(route, &columns[place], of.service, &cells, ledger)?;
+            for (id, cell) in (route.recorders.base.0..).zip(&mut cells) {
+                cell.id = RecorderId(id);
+            }
             current.extend(cells);
         }
         let kept: HashSet<RecorderKey> = current.iter().map(|cell| cell.key).collect();
@@ -146,10 +155,17 @@ impl Layout {
                     arm: Arc::clone(&of.service.arms[arm].name),
                     version: Arc::clone(version),
                 };
-                let (labels, key) = self.recorder(labels, *policy, judging, ledger);
-                let arm = ArmIndex(arm as u8);
-                let service = route.service.0 as usize;
-                cells.push(Cell { key, labels, route: index, service, arm });
+                let (labels, key, other) = self.recorder(labels, *policy, judging, ledger);
+                cells.push(Cell {
+                    key,
+                    other,
+                    id: RecorderId::default(),
+                    labels,
+                    policy: *policy,
+                    route: index,
+                    service: route.service.0 as usize,
+                    arm: ArmIndex(arm as u8),
+                });
             }
         }
         cells
@@ -161,11 +177,7 @@ impl Layout {
         policy: CohortPolicy,
         judging: Judging,
         ledger: &mut Ledger,
-    ) -> (Arc<RecorderLabels>, RecorderKey) {
-        if let Some((labels, key)) = self.by_name.get_key_value(&labels) {
-            ledger.set_judging(*key, judging);
-            return (Arc::clone(labels), *key);
-        }
+    ) -> (Arc<RecorderLabels>, RecorderKey, RecorderKey) {
         let names = Other {
             service: Arc::clone(&labels.service),
             arm: Arc::clone(&labels.arm),
@@ -174,10 +186,14 @@ impl Layout {
         };
         let other =
             *self.others.entry(names).or_insert_with(|| ledger.register(Judging::default(), None));
+        if let Some((labels, key)) = self.by_name.get_key_value(&labels) {
+            ledger.set_judging(*key, judging);
+            return (Arc::clone(labels), *key, other);
+        }
         let key = ledger.register(judging, Some(other));
         let labels = Arc::new(labels);
         self.by_name.insert(Arc::clone(&labels), key);
-        (labels, key)
+        (labels, key, other)
     }
 
     /// The grid of a route: that of before where nothing changed, else new ids.

@@ -6,8 +6,11 @@ mod decision;
 mod evidence;
 mod groups;
 mod handle;
+mod headroom;
+mod hearing;
 mod journal;
 mod layout;
+mod objectives;
 mod plan;
 mod running;
 mod shares;
@@ -22,9 +25,11 @@ mod workers;
 #[cfg(test)]
 mod testing;
 
-pub use decision::{Decision, DecisionKind};
+pub use decision::{Decision, DecisionKind, Told};
 pub use evidence::{Arm as EvidenceArm, Evidence, Split, Subject};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
+pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};
+pub use objectives::ObjectiveView;
 pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,
     ServicePlan, SessionPolicy, Settings, Slo, Stage, Tolerance,
@@ -34,4 +39,4 @@ pub use snapshot::{
     CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,
 };
 pub use status::{ArmStatus, Phase, RolloutStatus, RouteStatus, Status, Verdict};
-pub use step::{Change, Forbidden, Obstacle, Rollout, Seen, Step, Wait, Why};
+pub use step::{Change, Forbidden, Obstacle, Rollout, Seen, Standing, Step, Wait, Why};

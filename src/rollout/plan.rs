@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use crate::judge::{Component, JudgeConfig};
+
 /// What the control plane needs from the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -52,6 +54,8 @@ pub struct CanaryPlan {
     pub version: Arc<str>,
     /// Its stages; none: only people move it.
     pub plan: Option<Arc<Plan>>,
+    /// How long its upstream warms up, at 1 % or less and under a wider tolerance.
+    pub warmup: Option<Duration>,
 }
 
 /// A list of stages and how they are judged.
@@ -112,6 +116,26 @@ impl Default for JudgeSettings {
             promote_within: Margin { latency: 0.25, errors: 0.005 },
             block: None,
             max_bad_responses: 1000,
+        }
+    }
+}
+
+impl JudgeSettings {
+    /// The set-up of a judge that watches these parts of the traffic, the service first.
+    #[must_use]
+    pub fn config(&self, components: Vec<Component>) -> JudgeConfig {
+        let default = JudgeConfig::default();
+        JudgeConfig {
+            components,
+            false_rollback: self.false_rollback,
+            false_promotion: self.false_promotion,
+            tolerate_errors: self.tolerate.errors,
+            margin_errors: self.promote_within.errors,
+            margin_latency: self.promote_within.latency,
+            block_seconds: self
+                .block
+                .map_or(default.block_seconds, |block| block.as_secs().max(1) as u32),
+            ..default
         }
     }
 }

@@ -106,7 +106,7 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub fn start(start: Start) -> Result<Running, StartError> {
-    let mut found = journal::open(&start.settings.state_dir)?;
+    let mut found = journal::open(&start.settings.state_dir, start.settings.journal)?;
     let decisions = std::mem::take(&mut found.decisions);
     let (inbox, messages) = bounded(INBOX);
     let (journal, journal_thread) = found.write(inbox.clone()).map_err(StartError::Thread)?;

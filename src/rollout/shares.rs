@@ -9,6 +9,9 @@ use std::{
 use super::layout::Cell;
 use crate::measure::{Ledger, RecorderKey};
 
+/// The arm that is no canary.
+const BASELINE: &str = "baseline";
+
 /// Seconds that are looked at.
 const SECONDS: usize = 60;
 
@@ -53,6 +56,17 @@ impl Shares {
                 *self.sum(&old.service, &old.arm) -= old.count;
             }
         }
+    }
+
+    /// Requests of the last second by service: of the baseline, and of all arms.
+    pub(super) fn last_second(&self) -> impl Iterator<Item = (Arc<str>, u64, u64)> {
+        let mut sums = HashMap::<Arc<str>, (u64, u64)>::new();
+        for one in self.seconds.back().into_iter().flatten() {
+            let (baseline, all) = sums.entry(one.service.clone()).or_default();
+            *baseline += if &*one.arm == BASELINE { one.count } else { 0 };
+            *all += one.count;
+        }
+        sums.into_iter().map(|(service, (baseline, all))| (service, baseline, all))
     }
 
     fn sum(&mut self, service: &Arc<str>, arm: &Arc<str>) -> &mut u64 {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Decision, DecisionKind, Phase, Status};
+use super::{Decision, DecisionKind, ObjectiveView, Phase, Status};
 use crate::measure::{
     Counters, DURATION_BOUNDS_US, OVERHEAD_BUCKETS, ShedReason, Totals, UpstreamConnections,
 };
@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub weights: Vec<WeightView>,
     /// One per canary.
     pub canaries: Vec<CanaryView>,
+    /// Objectives by arm, and how fast their budgets burn.
+    pub objectives: Vec<ObjectiveView>,
     /// Connections to upstreams, summed over the workers.
     pub upstreams: Vec<UpstreamConnections>,
     /// Requests and connections refused by the proxy, by [`ShedReason::index`].

@@ -1,14 +1,12 @@
-//! The state of one canary's rollout, and the pure step from one state to the next: what a person
-//! asks for, or what a new plan means, as numbers. It knows no clock and moves nothing itself.
+//! The state of one canary's rollout: the version, the plan it follows, and its life so far; and
+//! the pure turn from one state to the next, by a person or by what was seen. It knows no clock
+//! and moves nothing itself.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{Action, Decision, DecisionKind, Phase, Plan};
-use crate::routing::BUCKETS;
-
-/// All of a service's canaries leave this much to the baseline, unless one of them has everything.
-const MOST_TOGETHER_BP: u16 = 9_500;
-const ALL_BP: u16 = BUCKETS as u16;
+use super::{
+    Action, Change, Decision, DecisionKind, Forbidden, Phase, Plan, Seen, step::Rollout as Life,
+};
 
 /// Where a rollout is.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,314 +15,186 @@ pub(super) struct State {
     pub(super) version: Arc<str>,
     /// The version that the configuration names.
     pub(super) configured: Arc<str>,
+    /// `None`: only people move the weight.
     pub(super) plan: Option<Arc<Plan>>,
-    /// From 0; meaningless without a plan.
-    pub(super) stage: usize,
-    pub(super) weight_bp: u16,
-    pub(super) standing: Standing,
-    pub(super) paused: bool,
-    /// Who or what put it here, and why.
+    /// How long the canary warms up, where its upstream says so.
+    pub(super) warmup: Option<Duration>,
+    /// Stage, weight, and all that a step goes by.
+    pub(super) life: Life,
+    /// Why it is as it is: the reason of the last decision.
     pub(super) reason: String,
-}
-
-/// What has been settled about a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Nothing yet.
-    Open,
-    /// Its stage does not fit beside the other canaries.
-    WaitsForRoom,
-    /// It got everything.
-    Promoted,
-    /// It was taken back.
-    RolledBack,
 }
 
 /// A state to go to, and what it is called in the journal.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Step {
+pub(super) struct Turn {
     pub(super) kind: DecisionKind,
     pub(super) state: State,
+    /// Whether the proof of the stage starts anew.
+    pub(super) fresh_proof: bool,
 }
 
 impl State {
     /// A version of which nothing is in force yet.
-    pub(super) fn blank(version: Arc<str>, plan: Option<Arc<Plan>>) -> Self {
-        Self {
-            configured: Arc::clone(&version),
-            version,
-            plan,
-            stage: 0,
-            weight_bp: 0,
-            standing: Standing::Open,
-            paused: false,
-            reason: "the version is new".into(),
-        }
-    }
-
-    /// The state that a version begins in, beside others that hold `others_bp`.
-    pub(super) fn begin(
+    pub(super) fn blank(
         version: Arc<str>,
-        configured: Arc<str>,
         plan: Option<Arc<Plan>>,
-        others_bp: u16,
+        warmup: Option<Duration>,
     ) -> Self {
-        let first_bp = plan.as_ref().map_or(0, |plan| plan.stages[0].weight_bp);
-        let standing = Standing::WaitsForRoom;
-        let mut state = Self { configured, standing, ..Self::blank(version, plan) };
-        if fits(first_bp, others_bp) {
-            state.weight_bp = first_bp;
-            state.standing = Standing::Open;
-            state.settle();
-        }
-        state
+        let configured = Arc::clone(&version);
+        let reason = "the version is new".into();
+        Self { version, configured, plan, warmup, life: Life::unborn(), reason }
     }
 
-    /// The state that a decision left, with the plan of now. Never a higher weight than that.
-    pub(super) fn resume(decision: &Decision, plan: Option<Arc<Plan>>, room_bp: u16) -> Self {
-        let stages = plan.as_ref().map_or(0, |plan| plan.stages.len());
-        let standing = match decision.phase {
-            Phase::RolledBack => Standing::RolledBack,
-            Phase::Promoted => Standing::Promoted,
-            Phase::Idle
-            | Phase::Paused
-            | Phase::Gated
-            | Phase::Caution
-            | Phase::Holding
-            | Phase::Progressing
-                if decision.weight_bp == 0 && decision.action.begins() =>
-            {
-                Standing::WaitsForRoom
-            }
-            Phase::Idle
-            | Phase::Paused
-            | Phase::Gated
-            | Phase::Caution
-            | Phase::Holding
-            | Phase::Progressing => Standing::Open,
+    /// The state that the version begins in, beside others that hold `others_bp`.
+    pub(super) fn begin(&self, others_bp: u16) -> Self {
+        let life = match &self.plan {
+            Some(plan) => Life::start(plan, self.warmup, others_bp),
+            None => Life::unborn(),
         };
+        Self { life, ..self.clone() }
+    }
+
+    /// The state that a decision left, under the plan of now. Never a higher weight than that.
+    pub(super) fn resume(
+        decision: &Decision,
+        plan: Option<Arc<Plan>>,
+        warmup: Option<Duration>,
+        room_bp: u16,
+    ) -> Self {
+        let mut life = decision.life.clone();
+        life.lower_to(room_bp);
         Self {
             version: Arc::clone(&decision.version),
             configured: Arc::clone(&decision.configured),
             plan,
-            stage: decision.stage.saturating_sub(1).min(stages.saturating_sub(1)),
-            weight_bp: decision.weight_bp.min(room_bp),
-            standing,
-            paused: decision.phase == Phase::Paused,
+            warmup,
+            life,
             reason: decision.reason.clone(),
         }
     }
 
+    /// The weight in force, in buckets of 0.01 %.
+    pub(super) const fn weight_bp(&self) -> u16 {
+        self.life.weight_bp()
+    }
+
     /// The first phase that applies.
     pub(super) fn phase(&self) -> Phase {
-        match (&self.plan, self.standing) {
-            (None, Standing::Open | Standing::WaitsForRoom | Standing::Promoted) => Phase::Idle,
-            (_, Standing::RolledBack) => Phase::RolledBack,
-            (_, Standing::Promoted) => Phase::Promoted,
-            (_, Standing::Open | Standing::WaitsForRoom) if self.paused => Phase::Paused,
-            (_, Standing::Open | Standing::WaitsForRoom) => Phase::Holding,
+        match &self.plan {
+            None if !self.life.is_rolled_back() => Phase::Idle,
+            Some(_) | None => self.life.phase(),
         }
     }
 
-    /// One sentence for a person.
-    pub(super) fn sentence(&self) -> String {
-        let percent = percent(self.weight_bp);
-        match self.phase() {
-            Phase::Idle => format!("No plan: only people move the weight, which is {percent}."),
-            Phase::RolledBack => format!("Rolled back: {}.", self.reason),
-            Phase::Promoted => "The canary has all of the traffic.".into(),
-            Phase::Paused => format!("Paused at {percent}: {}.", self.reason),
-            Phase::Holding if self.standing == Standing::WaitsForRoom => {
-                "The first stage waits for room beside the other canaries.".into()
+    /// What it is doing, in one sentence for a person; `said` is what the judge says.
+    pub(super) fn sentence(&self, said: &str) -> String {
+        let percent = f64::from(self.weight_bp()) / 100.0;
+        match (self.phase(), &self.plan) {
+            (Phase::Idle, _) | (_, None) => {
+                format!("No plan: only people move the weight, which is {percent} %.")
             }
-            Phase::Holding if self.plan.as_ref().is_some_and(|plan| plan.manual) => {
-                format!("Only people move the weight of this rollout, which is {percent}.")
+            (Phase::RolledBack, _) => format!("Rolled back: {}.", self.reason),
+            (Phase::Promoted, _) if self.life.is_over() => {
+                "Promoted: the canary has all of the traffic.".into()
             }
-            Phase::Holding | Phase::Gated | Phase::Caution | Phase::Progressing => format!(
-                "Requests are counted and not yet judged: the weight stays at {percent} until a \
-                 person moves it."
-            ),
+            (Phase::Paused, Some(plan)) => {
+                format!("{} ({}); {said}.", capital(&self.life.sentence(plan)), self.reason)
+            }
+            (_, Some(plan)) => format!("{}; {said}.", capital(&self.life.sentence(plan))),
         }
     }
 
-    /// The stage for people, from 1, and their number; 0 and 0 without a plan.
+    /// The stage for people, from 1 (0 before the first), and their number; 0 and 0 without a
+    /// plan.
     pub(super) fn stage_of(&self) -> (usize, usize) {
-        self.plan.as_ref().map_or((0, 0), |plan| (self.stage + 1, plan.stages.len()))
+        let stages = |plan: &Arc<Plan>| (self.life.stage(), plan.stages.len());
+        self.plan.as_ref().map_or((0, 0), stages)
     }
 
-    /// What a person asks for, beside other canaries that hold `others_bp`.
+    /// Whether requests are evidence: there is a plan, or a weight set by hand, and it is not
+    /// over.
+    pub(super) fn is_judged(&self) -> bool {
+        !self.life.is_over() && (self.plan.is_some() || self.weight_bp() > 0)
+    }
+
+    /// What was seen, and what comes of it: the life after the step, and where something changed
+    /// what to call it.
+    pub(super) fn step(&self, seen: &Seen) -> (Life, Option<Change>, bool) {
+        match &self.plan {
+            Some(plan) => {
+                let step = self.life.step(plan, seen);
+                (step.rollout, step.change, step.fresh_proof)
+            }
+            None => (self.life.clone(), None, false),
+        }
+    }
+
+    /// What a person asks for.
     ///
     /// # Errors
     /// A sentence that says which state forbids it.
-    pub(super) fn act(&self, action: &Action, others_bp: u16) -> Result<Step, String> {
-        let rolled_back = self.standing == Standing::RolledBack;
-        match action {
-            Action::SetWeight(_) | Action::Promote { .. } if rolled_back => {
-                Err(format!("version {} was rolled back: `retry` it first", self.version))
-            }
-            Action::Pause | Action::Resume | Action::Approve | Action::Abort if rolled_back => {
-                Err(format!("version {} was rolled back", self.version))
-            }
-            Action::SetWeight(weight_bp) => self.set_weight(*weight_bp, others_bp),
-            Action::Pause => self.pause(),
-            Action::Resume => self.resume_by_hand(),
-            Action::Promote { full } => self.promote(*full, others_bp),
-            Action::Approve => Err("no gate is waiting for an approval".into()),
-            Action::Abort => Ok(self.abort()),
-            Action::Retry => self.retry(others_bp),
-            Action::Release { version } => self.release(version, others_bp),
-        }
-    }
-
-    fn set_weight(&self, weight_bp: u16, others_bp: u16) -> Result<Step, String> {
-        let room_bp = ALL_BP.saturating_sub(others_bp);
-        if weight_bp > room_bp {
-            return Err(format!(
-                "the other canaries hold {}: at most {} is left",
-                percent(others_bp),
-                percent(room_bp)
-            ));
-        }
-        let mut state = self.clone();
-        state.weight_bp = weight_bp;
-        state.standing = Standing::Open;
-        state.paused = self.plan.is_some();
-        Ok(Step { kind: DecisionKind::SetWeight, state })
-    }
-
-    fn pause(&self) -> Result<Step, String> {
-        match self.phase() {
-            Phase::Idle => Err("there is no plan to pause".into()),
-            Phase::Promoted => Err("the rollout is over: the canary was promoted".into()),
-            Phase::Paused => Err("the rollout is paused already".into()),
-            Phase::RolledBack
-            | Phase::Gated
-            | Phase::Caution
-            | Phase::Holding
-            | Phase::Progressing => {
-                let state = Self { paused: true, ..self.clone() };
-                Ok(Step { kind: DecisionKind::Pause, state })
-            }
-        }
-    }
-
-    /// Goes on from the last stage that the weight has reached.
-    fn resume_by_hand(&self) -> Result<Step, String> {
-        let Some(plan) = self.plan.as_ref().filter(|_| self.paused) else {
-            return Err("the rollout is not paused".into());
+    pub(super) fn act(&self, action: &Action, seen: &Seen) -> Result<Turn, String> {
+        let sentence = |Forbidden(sentence): Forbidden| {
+            sentence.replace("this version", &format!("version {}", self.version))
         };
-        let reached = plan.stages.iter().rposition(|stage| stage.weight_bp <= self.weight_bp);
-        let mut state = Self { paused: false, stage: reached.unwrap_or(0), ..self.clone() };
-        state.settle();
-        Ok(Step { kind: DecisionKind::Resume, state })
-    }
-
-    fn promote(&self, full: bool, others_bp: u16) -> Result<Step, String> {
         let mut state = self.clone();
-        if full {
-            state.weight_bp = ALL_BP;
-            state.stage = self.stage_of().1.saturating_sub(1);
-        } else {
-            let Some(plan) = &self.plan else {
-                return Err("there is no plan, and so no next stage: set the weight".into());
-            };
-            let next = plan.stages.iter().position(|stage| stage.weight_bp > self.weight_bp);
-            let Some(next) = next else { return Err("the last stage is in force already".into()) };
-            state.stage = next;
-            state.weight_bp = plan.stages[next].weight_bp;
-        }
-        if !fits(state.weight_bp, others_bp) {
-            return Err(format!(
-                "{} does not fit beside the other canaries, which hold {}",
-                percent(state.weight_bp),
-                percent(others_bp)
-            ));
-        }
-        state.standing = Standing::Open;
-        state.paused &= !full;
-        state.settle();
-        Ok(Step { kind: DecisionKind::Promote, state })
+        let acted = match (action, &self.plan) {
+            (Action::Release { version }, _) => return self.release(version, seen.others_bp),
+            (Action::Retry, _) => {
+                state = self.begin(seen.others_bp);
+                self.life.may_retry()
+            }
+            (Action::Abort, _) if self.life.is_rolled_back() => {
+                Err(Forbidden("this version was rolled back already"))
+            }
+            (Action::Abort, _) => {
+                state.life.abort();
+                Ok(())
+            }
+            (Action::SetWeight(weight_bp), plan) => {
+                state.life.set_weight(*weight_bp, plan.is_some(), seen)
+            }
+            (Action::Promote { full: true }, plan) => {
+                state.life.promote_fully(plan.as_deref(), seen)
+            }
+            (_, None) => Err(Forbidden("there is no plan: only `set-weight` moves this canary")),
+            (Action::Pause, Some(_)) => state.life.pause(),
+            (Action::Resume, Some(plan)) => state.life.resume(plan, seen),
+            (Action::Promote { full: false }, Some(plan)) => state.life.promote(plan, seen),
+            (Action::Approve, Some(plan)) => state.life.approve(plan),
+        };
+        acted.map_err(sentence)?;
+        let fresh_proof = state.life.stage() != self.life.stage();
+        Ok(Turn { kind: action.into(), state, fresh_proof })
     }
 
-    fn abort(&self) -> Step {
-        let mut state = self.clone();
-        state.weight_bp = 0;
-        state.standing = Standing::RolledBack;
-        state.paused = false;
-        Step { kind: DecisionKind::Abort, state }
-    }
-
-    fn retry(&self, others_bp: u16) -> Result<Step, String> {
-        if self.standing != Standing::RolledBack {
-            return Err(format!("version {} was not rolled back", self.version));
-        }
-        let version = Arc::clone(&self.version);
-        let state =
-            Self::begin(version, Arc::clone(&self.configured), self.plan.clone(), others_bp);
-        Ok(Step { kind: DecisionKind::Retry, state })
-    }
-
-    fn release(&self, version: &str, others_bp: u16) -> Result<Step, String> {
+    fn release(&self, version: &str, others_bp: u16) -> Result<Turn, String> {
         if version.is_empty() || *version == *self.version {
             return Err(format!("version {} is what is being rolled out", self.version));
         }
-        let configured = Arc::clone(&self.configured);
-        let state = Self::begin(version.into(), configured, self.plan.clone(), others_bp);
-        Ok(Step { kind: DecisionKind::Release, state })
+        let state = Self { version: version.into(), ..self.clone() }.begin(others_bp);
+        Ok(Turn { kind: DecisionKind::Release, state, fresh_proof: true })
     }
 
     /// The same rollout under an edited plan: a stage edited downwards or upwards takes its
     /// weight along; `None` where the weight stays.
-    pub(super) fn replan(&mut self, plan: Option<Arc<Plan>>, others_bp: u16) -> Option<Step> {
-        let weight_of = |plan: &Option<Arc<Plan>>, stage: usize| {
-            let plan = plan.as_ref()?;
-            Some(plan.stages[stage.min(plan.stages.len() - 1)].weight_bp)
-        };
-        let before = weight_of(&self.plan, self.stage);
-        let after = weight_of(&plan, self.stage);
-        let last = plan.as_ref().map_or(0, |plan| plan.stages.len() - 1);
-        self.plan = plan;
-        self.stage = self.stage.min(last);
-        let moved = self.standing == Standing::Open && !self.paused && before != after;
-        let weight_bp = after.filter(|after| moved && *after != self.weight_bp)?;
-        if weight_bp > self.weight_bp && !fits(weight_bp, others_bp) {
-            return None;
-        }
+    pub(super) fn replan(&mut self, plan: Option<Arc<Plan>>, seen: &Seen) -> Option<Turn> {
+        let before = std::mem::replace(&mut self.plan, plan)?;
         let mut state = self.clone();
-        state.weight_bp = weight_bp;
-        state.settle();
-        state.reason = "the stage was edited".into();
-        Some(Step { kind: DecisionKind::Reload, state })
-    }
-
-    /// Starts at last, if there is room now.
-    pub(super) fn find_room(&self, others_bp: u16) -> Option<Step> {
-        if self.standing != Standing::WaitsForRoom || self.paused {
+        state.life.follow(&before, self.plan.as_deref()?, seen);
+        if state.weight_bp() == self.weight_bp() {
+            self.life = state.life;
             return None;
         }
-        let version = Arc::clone(&self.version);
-        let state =
-            Self::begin(version, Arc::clone(&self.configured), self.plan.clone(), others_bp);
-        (state.standing != Standing::WaitsForRoom)
-            .then_some(Step { kind: DecisionKind::Start, state })
-    }
-
-    /// Entering 100 % by a plan is the promotion.
-    fn settle(&mut self) {
-        if self.weight_bp == ALL_BP && !self.paused {
-            self.standing = Standing::Promoted;
-        }
+        state.reason = "the stage was edited".into();
+        Some(Turn { kind: DecisionKind::Reload, state, fresh_proof: true })
     }
 }
 
-/// Whether a stage may be entered beside other canaries.
-fn fits(weight_bp: u16, others_bp: u16) -> bool {
-    others_bp == 0 || weight_bp.saturating_add(others_bp) <= MOST_TOGETHER_BP
-}
-
-/// A weight for people.
-fn percent(weight_bp: u16) -> String {
-    format!("{}%", f64::from(weight_bp) / 100.0)
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 #[cfg(test)]

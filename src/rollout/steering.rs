@@ -11,9 +11,10 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    CanaryPlan, Command, Decision, DecisionKind, Refused, RolloutStatus, ServicePlan, Snapshot,
+    CanaryPlan, Change, Command, Decision, DecisionKind, Refused, RolloutStatus, Seen, ServicePlan,
+    Snapshot, Told, Verdict, Why,
     journal::Journal,
-    state::{State, Step},
+    state::{State, Turn},
 };
 use crate::routing::BUCKETS;
 
@@ -53,14 +54,49 @@ pub(super) struct Rollout {
     pub(super) since: SystemTime,
     /// By [`DecisionKind::ALL`].
     pub(super) decisions: [u64; DecisionKind::ALL.len()],
+    /// The number of the decision that it began with; 0 before there is one.
+    pub(super) run: u64,
+    /// What the judge said last.
+    pub(super) said: Said,
+    clock: Clock,
+    /// What the last step went by, for what people order meanwhile.
+    seen: Seen,
     pending: Option<Pending>,
+}
+
+/// What the judge says of a canary.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Said {
+    pub(super) verdict: Verdict,
+    pub(super) told: Told,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        let sentence = "no request was judged yet".into();
+        let told = Told { odds: 1.0, needs: 1000.0, sentence, requests: [0; 2], excess_bad: 0.0 };
+        Self { verdict: Verdict::Holding, told }
+    }
+}
+
+/// The time of a rollout: it stands still while no process runs.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    before: Duration,
+    since: Instant,
+}
+
+impl Clock {
+    fn at(self, moment: Moment) -> Duration {
+        self.before + moment.now.saturating_duration_since(self.since)
+    }
 }
 
 /// A raise on its way to the disk.
 #[derive(Debug)]
 struct Pending {
     seq: u64,
-    step: Step,
+    turn: Turn,
     until: Option<Instant>,
     answer: Option<Answer>,
 }
@@ -70,15 +106,22 @@ struct Pending {
 pub(super) struct Changes {
     /// Some weight changed.
     pub(super) weights: bool,
-    /// Rollouts that began (again): their versions and counts begin with them.
+    /// Rollouts that began (again): their versions, counts and evidence begin with them.
     pub(super) begun: Vec<At>,
+    /// Rollouts whose proof begins anew.
+    pub(super) fresh_proofs: Vec<At>,
+    /// Rollouts whose weight was lowered because of what was seen.
+    pub(super) forced: Vec<At>,
     /// Commands that are in force now.
     pub(super) answers: Vec<(At, Answer)>,
 }
 
 impl Changes {
     pub(super) fn is_empty(&self) -> bool {
-        !self.weights && self.begun.is_empty() && self.answers.is_empty()
+        !self.weights
+            && self.begun.is_empty()
+            && self.fresh_proofs.is_empty()
+            && self.answers.is_empty()
     }
 }
 
@@ -172,23 +215,22 @@ impl Steering {
             let room_bp = (BUCKETS as u16).saturating_sub(self.others_bp(at));
             if let Some(decision) = self.in_journal(at, plan_of(at)).cloned() {
                 let plan = plan_of(at);
-                let mut state = State::resume(&decision, plan.plan.clone(), room_bp);
+                let mut state = State::resume(&decision, plan.plan.clone(), plan.warmup, room_bp);
                 state.configured = plan.version.clone();
-                self.rollouts[at.service][at.canary].state = state;
+                self.rollouts[at.service][at.canary].go_on(&decision, state, moment);
             }
         }
         for at in self.places() {
-            let others_bp = self.others_bp(at);
-            let plan = plan_of(at).plan.clone();
+            let seen = self.seen(at, moment);
             let state = &mut self.rollouts[at.service][at.canary].state;
-            let step = if unknown.contains(&at) {
-                let (version, configured) = (state.version.clone(), state.configured.clone());
-                let state = State::begin(version, configured, plan, others_bp);
-                Some(Step { kind: DecisionKind::Start, state })
+            state.warmup = plan_of(at).warmup;
+            let turn = if unknown.contains(&at) {
+                let state = state.begin(seen.others_bp);
+                Some(Turn { kind: DecisionKind::Start, state, fresh_proof: true })
             } else {
-                state.replan(plan, others_bp)
+                state.replan(plan_of(at).plan.clone(), &seen)
             };
-            let proposed = step.map(|step| self.propose(at, step, OURSELVES, moment, None));
+            let proposed = turn.map(|turn| self.propose(at, turn, OURSELVES, moment, None));
             if let Some(Err(refused)) = proposed {
                 tracing::warn!(%refused, service = %self.at(at).service, "the weight stays lower");
             }
@@ -212,7 +254,7 @@ impl Steering {
                 let rollout = match before.remove(&names) {
                     Some(mut rollout) if stays(&rollout) => {
                         if let Some(pending) = &mut rollout.pending {
-                            pending.step.state.replan(plan.plan.clone(), 0);
+                            pending.turn.state.plan.clone_from(&plan.plan);
                         }
                         rollout
                     }
@@ -220,8 +262,8 @@ impl Steering {
                         new.push(At { service, canary });
                         before.extend(replaced.map(|rollout| (names.clone(), rollout)));
                         let version = plan.version.clone();
-                        let state = State::blank(version, plan.plan.clone());
-                        Rollout::new(names, state, moment.wall)
+                        let state = State::blank(version, plan.plan.clone(), plan.warmup);
+                        Rollout::new(names, state, moment)
                     }
                 };
                 self.rollouts[service].push(rollout);
@@ -246,17 +288,16 @@ impl Steering {
 
     /// Carries out what a person asked for, or puts it on its way.
     pub(super) fn command(&mut self, command: &Command, answer: Answer, moment: Moment) {
-        let step = self.find(command).and_then(|at| {
-            let others_bp = self.others_bp(at);
-            let acted = self.at(at).state.act(&command.action, others_bp);
-            let mut step = acted.map_err(Refused::Forbidden)?;
-            step.state.reason.clone_from(&command.reason);
-            Ok((at, step))
+        let turn = self.find(command).and_then(|at| {
+            let acted = self.at(at).state.act(&command.action, &self.seen(at, moment));
+            let mut turn = acted.map_err(Refused::Forbidden)?;
+            turn.state.reason.clone_from(&command.reason);
+            Ok((at, turn))
         });
-        match step {
-            Ok((at, step)) => {
+        match turn {
+            Ok((at, turn)) => {
                 let actor = &command.actor;
-                if let Err((refused, answer)) = self.propose_for(at, step, actor, moment, answer) {
+                if let Err((refused, answer)) = self.propose_for(at, turn, actor, moment, answer) {
                     reply(answer, Err(refused));
                 }
             }
@@ -267,25 +308,29 @@ impl Steering {
     fn propose_for(
         &mut self,
         at: At,
-        step: Step,
+        turn: Turn,
         actor: &str,
         moment: Moment,
         answer: Answer,
     ) -> Result<(), (Refused, Answer)> {
-        if step.state.weight_bp > self.at(at).state.weight_bp && !self.can_raise() {
+        if turn.state.weight_bp() > self.at(at).state.weight_bp() && !self.can_raise() {
             return Err((Refused::Journal, answer));
         }
+        // What is refused from here on was refused by a queue that just had room.
+        if let Err(refused) = self.propose(at, turn, actor, moment, Some(answer)) {
+            tracing::error!(%refused, "a change was taken back");
+        }
+        Ok(())
+    }
+
+    /// Gives a raise up that another change comes before.
+    fn overtake(&mut self, at: At) {
         let overtaken = "another change of this rollout came in between";
         if let Some(pending) = self.rollouts[at.service][at.canary].pending.take()
             && let Some(before) = pending.answer
         {
             reply(before, Err(Refused::Forbidden(overtaken.into())));
         }
-        // What is refused from here on was refused by a queue that just had room.
-        if let Err(refused) = self.propose(at, step, actor, moment, Some(answer)) {
-            tracing::error!(%refused, "a change was taken back");
-        }
-        Ok(())
     }
 
     /// Whether the journal would take a raise, behind everything that was decided before.
@@ -293,27 +338,72 @@ impl Steering {
         self.unsent.is_empty() && self.journal.has_room()
     }
 
+    /// Goes one step on by what was seen. What lowers the weight is in force at once.
+    pub(super) fn judge(&mut self, at: At, seen: Seen, said: Said, moment: Moment) {
+        let rollout = &mut self.rollouts[at.service][at.canary];
+        rollout.seen = seen;
+        rollout.said = said;
+        let (life, change, fresh_proof) = rollout.state.step(&seen);
+        let before_bp = rollout.state.weight_bp();
+        let Some(change) = change else {
+            // While a raise is on its way the state it leads to stands already.
+            if rollout.pending.is_none() {
+                rollout.state.life = life;
+            }
+            return;
+        };
+        let raises = life.weight_bp() > before_bp;
+        let waits =
+            rollout.pending.as_ref().is_some_and(|it| it.turn.state.weight_bp() > before_bp);
+        if raises && (waits || !self.can_raise()) {
+            return;
+        }
+        let rollout = &self.rollouts[at.service][at.canary];
+        let mut state = State { life, ..rollout.state.clone() };
+        state.reason = reason(change, &rollout.said.told.sentence);
+        let turn = Turn { kind: change.into(), state, fresh_proof };
+        // The queue has room; where it is lost the next step tries again.
+        let _ = self.propose(at, turn, OURSELVES, moment, None);
+    }
+
+    /// What the last step went by, at this moment.
+    fn seen(&self, at: At, moment: Moment) -> Seen {
+        let rollout = self.at(at);
+        let others_bp = self.others_bp(at);
+        Seen { now: rollout.clock.at(moment), others_bp, ..rollout.seen }
+    }
+
+    /// Time since a rollout began.
+    pub(super) fn time_of(&self, at: At, moment: Moment) -> Duration {
+        self.at(at).clock.at(moment)
+    }
+
     fn propose(
         &mut self,
         at: At,
-        step: Step,
+        turn: Turn,
         actor: &str,
         moment: Moment,
         answer: Option<Answer>,
     ) -> Result<(), Refused> {
-        let raises = step.state.weight_bp > self.at(at).state.weight_bp;
-        let decision = self.decision(at, &step, actor, moment);
-        let seq = decision.seq;
+        let raises = turn.state.weight_bp() > self.at(at).state.weight_bp();
         if raises {
-            if !self.unsent.is_empty() || self.journal.append(decision).is_err() {
+            if !self.can_raise() {
+                return Err(Refused::Journal);
+            }
+            self.overtake(at);
+            let decision = self.decision(at, &turn, actor, moment);
+            let seq = decision.seq;
+            if self.journal.append(decision).is_err() {
                 return Err(Refused::Journal);
             }
             let until = answer.is_some().then(|| moment.now + PATIENCE);
             let rollout = &mut self.rollouts[at.service][at.canary];
-            rollout.pending = Some(Pending { seq, step, until, answer });
+            rollout.pending = Some(Pending { seq, turn, until, answer });
         } else {
-            self.rollouts[at.service][at.canary].pending = None;
-            self.enter(at, step, moment);
+            self.overtake(at);
+            let decision = self.decision(at, &turn, actor, moment);
+            self.enter(at, turn, decision.seq, moment);
             self.send_later(decision);
             self.changes.answers.extend(answer.map(|answer| (at, answer)));
         }
@@ -331,11 +421,10 @@ impl Steering {
         let durable = self.journal.durable();
         for at in self.places() {
             let Some(pending) = self.rollouts[at.service][at.canary].pending.take() else {
-                self.find_room(at, moment);
                 continue;
             };
             if pending.seq <= durable {
-                self.enter(at, pending.step, moment);
+                self.enter(at, pending.turn, pending.seq, moment);
                 self.changes.answers.extend(pending.answer.map(|answer| (at, answer)));
             } else if pending.until.is_some_and(|until| until <= moment.now) {
                 self.withdraw(at, moment);
@@ -351,58 +440,61 @@ impl Steering {
         std::mem::take(&mut self.changes)
     }
 
-    fn find_room(&mut self, at: At, moment: Moment) {
-        let step = self.at(at).state.find_room(self.others_bp(at));
-        if let Some(step) = step.filter(|_| self.can_raise()) {
-            // The queue has room; where it is lost the next tick tries again.
-            let _ = self.propose(at, step, OURSELVES, moment, None);
-        }
-    }
-
     /// Says in the journal that a raise which may be on its way did not come into force.
     fn withdraw(&mut self, at: At, moment: Moment) {
         let state = self.at(at).state.clone();
-        let step = Step { kind: DecisionKind::Withdraw, state };
-        let decision = self.decision(at, &step, OURSELVES, moment);
-        self.enter(at, step, moment);
+        let turn = Turn { kind: DecisionKind::Withdraw, state, fresh_proof: false };
+        let decision = self.decision(at, &turn, OURSELVES, moment);
+        self.enter(at, turn, decision.seq, moment);
         self.send_later(decision);
     }
 
-    fn enter(&mut self, at: At, step: Step, moment: Moment) {
+    fn enter(&mut self, at: At, turn: Turn, seq: u64, moment: Moment) {
         let rollout = &mut self.rollouts[at.service][at.canary];
-        let weight_bp = step.state.weight_bp;
+        let (from_bp, weight_bp) = (rollout.state.weight_bp(), turn.state.weight_bp());
         tracing::info!(
-            service = %rollout.service, canary = %rollout.canary, version = %step.state.version,
-            action = step.kind.label(), from_bp = rollout.state.weight_bp, weight_bp,
-            reason = %step.state.reason, "rollout"
+            service = %rollout.service, canary = %rollout.canary, version = %turn.state.version,
+            action = turn.kind.label(), from_bp, weight_bp, reason = %turn.state.reason, "rollout"
         );
-        self.changes.weights |= weight_bp != rollout.state.weight_bp;
-        if step.kind.begins() {
-            self.changes.begun.push(at);
+        self.changes.weights |= weight_bp != from_bp;
+        if weight_bp < from_bp {
+            self.changes.forced.push(at);
         }
-        rollout.state = step.state;
+        if turn.kind.begins() {
+            self.changes.begun.push(at);
+            rollout.begin(seq, moment);
+        } else if turn.fresh_proof {
+            self.changes.fresh_proofs.push(at);
+        }
+        rollout.state = turn.state;
         rollout.since = moment.wall;
-        rollout.decisions[step.kind as usize] += 1;
+        rollout.decisions[turn.kind as usize] += 1;
     }
 
-    fn decision(&mut self, at: At, step: &Step, actor: &str, moment: Moment) -> Decision {
+    fn decision(&mut self, at: At, turn: &Turn, actor: &str, moment: Moment) -> Decision {
         self.last_seq += 1;
         let rollout = &self.rollouts[at.service][at.canary];
+        let begins = turn.kind.begins();
+        let at_ms = if begins { 0 } else { rollout.clock.at(moment).as_millis() as u64 };
         let decision = Decision {
             seq: self.last_seq,
             time: humantime::format_rfc3339_millis(moment.wall).to_string(),
-            action: step.kind,
+            action: turn.kind,
             service: rollout.service.clone(),
             canary: rollout.canary.clone(),
-            version: step.state.version.clone(),
-            configured: step.state.configured.clone(),
-            phase: step.state.phase(),
-            stage: step.state.stage_of().0,
-            from_bp: rollout.state.weight_bp,
-            weight_bp: step.state.weight_bp,
+            version: turn.state.version.clone(),
+            configured: turn.state.configured.clone(),
+            run: if begins { self.last_seq } else { rollout.run },
+            at_ms,
+            phase: turn.state.phase(),
+            stage: turn.state.stage_of().0,
+            from_bp: rollout.state.weight_bp(),
+            weight_bp: turn.state.weight_bp(),
             actor: actor.to_owned(),
-            reason: step.state.reason.clone(),
+            reason: turn.state.reason.clone(),
+            evidence: (!begins).then(|| rollout.said.told.clone()),
             config: self.config_hash.clone(),
+            life: turn.state.life.clone(),
         };
         self.remember(Arc::new(decision.clone()));
         decision
@@ -434,13 +526,14 @@ impl Steering {
     }
 
     /// What the other canaries of a service hold, or are about to.
-    fn others_bp(&self, at: At) -> u16 {
+    pub(super) fn others_bp(&self, at: At) -> u16 {
         let others =
             self.of(at.service).iter().enumerate().filter(|(index, _)| *index != at.canary);
         others.map(|(_, rollout)| rollout.held_bp()).fold(0, u16::saturating_add)
     }
 
-    fn places(&self) -> Vec<At> {
+    /// Where all rollouts are.
+    pub(super) fn places(&self) -> Vec<At> {
         self.all().map(|(at, _)| at).collect()
     }
 
@@ -469,15 +562,73 @@ impl Steering {
 }
 
 impl Rollout {
-    fn new([service, canary]: [Arc<str>; 2], state: State, since: SystemTime) -> Self {
-        let decisions = [0; DecisionKind::ALL.len()];
-        Self { service, canary, state, since, decisions, pending: None }
+    fn new([service, canary]: [Arc<str>; 2], state: State, moment: Moment) -> Self {
+        Self {
+            service,
+            canary,
+            state,
+            since: moment.wall,
+            decisions: [0; DecisionKind::ALL.len()],
+            run: 0,
+            said: Said::default(),
+            clock: Clock { before: Duration::ZERO, since: moment.now },
+            seen: Seen::nothing(Duration::ZERO, 0),
+            pending: None,
+        }
     }
 
-    /// The weight that it has, or is about to have.
+    /// The names of its service and canary.
+    pub(super) fn names(&self) -> [Arc<str>; 2] {
+        [self.service.clone(), self.canary.clone()]
+    }
+
+    /// It begins, or begins again: nothing was seen of it.
+    fn begin(&mut self, seq: u64, moment: Moment) {
+        self.run = seq;
+        self.said = Said::default();
+        self.clock = Clock { before: Duration::ZERO, since: moment.now };
+        self.seen = Seen::nothing(Duration::ZERO, 0);
+    }
+
+    /// Goes on where a decision left it.
+    fn go_on(&mut self, decision: &Decision, state: State, moment: Moment) {
+        self.state = state;
+        self.run = decision.run;
+        self.clock = Clock { before: Duration::from_millis(decision.at_ms), since: moment.now };
+        if let Some(told) = &decision.evidence {
+            self.said.told.clone_from(told);
+        }
+        if decision.phase == super::Phase::RolledBack {
+            self.said.verdict = Verdict::Rollback;
+        }
+    }
+
+    /// The weight that it has, is about to have, or comes back to.
     fn held_bp(&self) -> u16 {
-        let pending_bp = self.pending.as_ref().map_or(0, |pending| pending.step.state.weight_bp);
-        self.state.weight_bp.max(pending_bp)
+        let pending = self.pending.as_ref();
+        let pending_bp = pending.map_or(0, |pending| pending.turn.state.life.claims_bp());
+        self.state.life.claims_bp().max(pending_bp)
+    }
+}
+
+/// Why haldane changed something, for the journal.
+fn reason(change: Change, said: &str) -> String {
+    match change {
+        Change::RolledBack(Why::Evidence)
+        | Change::Cautioned
+        | Change::Entered
+        | Change::Returned
+        | Change::Promoted => said.to_owned(),
+        Change::RolledBack(why) => format!("{}; {said}", why.sentence()),
+        Change::Tripped => format!("the breaker: most recent canary requests failed; {said}"),
+        Change::Guarded => {
+            format!("both arms breach an objective since the weight was raised; {said}")
+        }
+        Change::Recovered => format!("the breaker: canary requests succeed again; {said}"),
+        Change::Suspected => {
+            format!("users who keep their arm see the canary getting worse; {said}")
+        }
+        Change::WarmedUp => "the canary has warmed up".to_owned(),
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Fallback, Phase, Plan, Stage};
-use crate::judge::{BreakerState, Level, Proofs, Verdict};
+use crate::judge::{BreakerState, Level, Proof, Proofs, Verdict};
 
 pub use orders::Forbidden;
 
@@ -43,6 +43,9 @@ const CALM: f64 = 2.0;
 const COOL_DOWN: Duration = Duration::from_secs(300);
 const MOST_RETURNS: u8 = 2;
 
+/// What both arms suffer within this time of a raise may come of it.
+const RAISE_SHOWS_WITHIN: Duration = Duration::from_secs(600);
+
 /// By how much the evidence must grow to lower a weight that a person set against it.
 const OVERRULE: f64 = 5.0;
 
@@ -66,11 +69,68 @@ pub struct Seen {
     pub excess_bad: f64,
     /// The weights of the service's other canaries together, in buckets of 0.01 %.
     pub others_bp: u16,
+    /// How the canary stands by the absolute limits of its routes and cohorts.
+    pub objectives: Standing,
     /// What keeps every rollout of the service from going on.
     pub obstacle: Option<Obstacle>,
     /// Whether a block of arrivals ends at this moment. Weights are raised only then: a block
     /// that is cut because of what was seen in it is biased.
     pub block_ends: bool,
+}
+
+impl Seen {
+    /// Nothing was seen: for or against the canary.
+    #[must_use]
+    pub const fn nothing(now: Duration, others_bp: u16) -> Self {
+        Self {
+            now,
+            verdict: Verdict {
+                level: Level::Holding,
+                rollback_ln: 0.0,
+                rollback_peak_ln: 0.0,
+                caution_ln: 0.0,
+                caution_peak_ln: 0.0,
+                threshold_ln: f64::MAX,
+                lead: None,
+            },
+            proofs: Proofs {
+                proved: false,
+                undoubted: true,
+                weakest: Proof::Errors,
+                weakest_ln: 0.0,
+                threshold_ln: f64::MAX,
+                seconds: 0.0,
+                canary_trials: 0,
+            },
+            breaker: BreakerState::Closed,
+            suspected: false,
+            canary_requests: 0,
+            excess_bad: 0.0,
+            others_bp,
+            objectives: Standing::Kept,
+            obstacle: None,
+            block_ends: true,
+        }
+    }
+}
+
+/// How a canary stands by absolute limits, from good to bad.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Both arms keep them, as far as is known.
+    #[default]
+    Kept,
+    /// The baseline alone breaches one.
+    BaselineBreaches,
+    /// Both arms breach one.
+    BothBreach,
+    /// The canary alone breaches one.
+    Breaches,
+    /// The canary alone burns its budget ten times as fast as allowed.
+    Severe,
 }
 
 /// What keeps a rollout from going on by itself, beyond its own evidence.
@@ -87,6 +147,12 @@ pub enum Obstacle {
     Journal,
     /// The control thread is late.
     Late,
+    /// The baseline breaches an objective too: something beyond the canary is wrong.
+    Environment,
+    /// The canary breaches an objective.
+    Objective,
+    /// The baseline recovered when the canary's weight was lowered.
+    Interference,
 }
 
 /// Why a rollout does not go on by itself.
@@ -123,6 +189,8 @@ pub enum Change {
     RolledBack(Why),
     /// The breaker took the weight down to 1 %, or all of it.
     Tripped,
+    /// Both arms became bad after a raise, and it was taken back.
+    Guarded,
     /// The breaker gave some of it back.
     Recovered,
     /// The evidence asks for caution.
@@ -147,6 +215,8 @@ pub enum Why {
     Evidence,
     /// As many bad responses as a rollout may cost.
     BadResponses,
+    /// The canary alone burnt an error budget ten times as fast as it may.
+    Objective,
     /// Undecided for too long, and the plan says so.
     Inconclusive,
     /// A person said so.
@@ -182,8 +252,33 @@ pub struct Rollout {
     overruled_ln: Option<f64>,
     suspected_until: Option<Duration>,
     breaker: BreakerState,
+    /// A raise that was taken back because both arms became bad after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<Guard>,
     warm_until: Duration,
     wait: Wait,
+}
+
+/// The guard against a canary that hurts the baseline, by a database that they share or the like:
+/// no comparison of the two can see that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Guard {
+    /// The weight before the raise.
+    weight_bp: u16,
+    since: Duration,
+    found: Found,
+}
+
+/// What the guard found out at the lower weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Found {
+    /// Nothing yet.
+    Watching,
+    /// The objectives were kept again: it was the canary.
+    Interference,
+    /// They were not: it was something else. The guard is over for this stage.
+    Environment,
 }
 
 /// The rollout after a step.
@@ -204,7 +299,20 @@ impl Rollout {
     /// other canaries stand before it. While it warms up its weight is at most 1 %.
     #[must_use]
     pub fn start(plan: &Plan, warmup: Option<Duration>, others_bp: u16) -> Self {
-        let mut rollout = Self {
+        let mut rollout = Self { warm_until: warmup.unwrap_or_default(), ..Self::unborn() };
+        rollout.wait =
+            rollout.try_enter(plan, Duration::ZERO, others_bp).err().unwrap_or(Wait::Time);
+        if plan.manual && rollout.stage > 0 {
+            rollout.wait = Wait::Manual;
+        }
+        rollout.weight_bp = rollout.allowed_bp(Duration::ZERO);
+        rollout
+    }
+
+    /// A rollout without a stage and without weight: what only people move.
+    #[must_use]
+    pub(super) const fn unborn() -> Self {
+        Self {
             stage: 0,
             entered: Duration::ZERO,
             base_bp: 0,
@@ -218,22 +326,29 @@ impl Rollout {
             overruled_ln: None,
             suspected_until: None,
             breaker: BreakerState::Closed,
-            warm_until: warmup.unwrap_or_default(),
+            guard: None,
+            warm_until: Duration::ZERO,
             wait: Wait::Time,
-        };
-        rollout.wait =
-            rollout.try_enter(plan, Duration::ZERO, others_bp).err().unwrap_or(Wait::Time);
-        if plan.manual {
-            rollout.wait = Wait::Manual;
         }
-        rollout.weight_bp = rollout.allowed_bp(Duration::ZERO);
-        rollout
     }
 
     /// The weight in force, in buckets of 0.01 %.
     #[must_use]
     pub const fn weight_bp(&self) -> u16 {
         self.weight_bp
+    }
+
+    /// The weight that it has, or comes back to when what lowered it is over: no other canary may
+    /// take that room.
+    #[must_use]
+    pub(super) fn claims_bp(&self) -> u16 {
+        if self.is_rolled_back() { 0 } else { self.weight_bp.max(self.base_bp) }
+    }
+
+    /// Takes weight away that there is no room for.
+    pub(super) fn lower_to(&mut self, most_bp: u16) {
+        self.base_bp = self.base_bp.min(most_bp);
+        self.weight_bp = self.weight_bp.min(most_bp);
     }
 
     /// The stage, from 1; 0 before the first.
@@ -252,6 +367,13 @@ impl Rollout {
     #[must_use]
     pub fn is_warming(&self, now: Duration) -> bool {
         now < self.warm_until
+    }
+
+    /// Whether most canary requests fail, so that its traffic leaves at once whatever the baseline
+    /// can carry.
+    #[must_use]
+    pub(super) fn fails_outright(&self) -> bool {
+        self.breaker == BreakerState::Open
     }
 
     /// Whether an open breaker wants a probe a second.
@@ -281,7 +403,10 @@ impl Rollout {
     /// Whether the weight is lowered, not for good.
     #[must_use]
     pub fn is_cautious(&self) -> bool {
-        self.caution || self.suspected_until.is_some() || self.breaker != BreakerState::Closed
+        self.caution
+            || self.suspected_until.is_some()
+            || self.guard_in_force().is_some()
+            || self.breaker != BreakerState::Closed
     }
 
     /// Where the rollout is, in one word: the first that applies.
@@ -313,7 +438,14 @@ impl Rollout {
             return Step { rollout: next, change: None, fresh_proof: false };
         }
         if plan.manual {
-            return Step { rollout: next, change: None, fresh_proof: false };
+            let entered =
+                self.wait == Wait::Room && next.try_enter(plan, seen.now, seen.others_bp).is_ok();
+            if entered {
+                next.wait = Wait::Manual;
+                next.weight_bp = next.allowed_bp(seen.now);
+            }
+            let change = entered.then_some(Change::Entered);
+            return Step { rollout: next, change, fresh_proof: entered };
         }
         if let Some(why) = next.must_roll_back(plan, seen) {
             next.end = Some(End::RolledBack(why));
@@ -321,7 +453,7 @@ impl Rollout {
             let change = Some(Change::RolledBack(why));
             return Step { rollout: next, change, fresh_proof: false };
         }
-        let lowered = next.lower(seen);
+        let lowered = next.lower(seen).or_else(|| next.guard_the_baseline(plan, seen));
         let moved = match lowered {
             None if !next.paused => next.go_on(plan, seen),
             Some(_) | None => None,
@@ -343,6 +475,8 @@ impl Rollout {
             Some(Why::Evidence)
         } else if seen.excess_bad >= plan.judge.max_bad_responses as f64 {
             Some(Why::BadResponses)
+        } else if seen.objectives == Standing::Severe {
+            Some(Why::Objective)
         } else {
             undecided().then_some(Why::Inconclusive)
         }
@@ -385,6 +519,37 @@ impl Rollout {
         }
     }
 
+    /// Where both arms breach an objective soon after a raise, the raise is taken back; where they
+    /// breach it at the lower weight too, it was not the canary.
+    fn guard_the_baseline(&mut self, plan: &Plan, seen: &Seen) -> Option<Change> {
+        let both = seen.objectives == Standing::BothBreach;
+        let stays = |guard: &Guard| seen.now.saturating_sub(guard.since) < COOL_DOWN;
+        match &mut self.guard {
+            None => {
+                let raised = seen.now.saturating_sub(self.entered) < RAISE_SHOWS_WITHIN;
+                let weight_bp = plan.stages.get(self.stage.checked_sub(2)?)?.weight_bp;
+                let guards = both && raised && weight_bp < self.base_bp;
+                let guard = Guard { weight_bp, since: seen.now, found: Found::Watching };
+                self.guard = guards.then_some(guard);
+                guards.then_some(Change::Guarded)
+            }
+            Some(guard) if guard.found != Found::Watching || stays(guard) => None,
+            Some(guard) if both => {
+                guard.found = Found::Environment;
+                Some(Change::Returned)
+            }
+            Some(guard) => {
+                guard.found = Found::Interference;
+                None
+            }
+        }
+    }
+
+    /// The guard, as long as it holds the weight.
+    fn guard_in_force(&self) -> Option<Guard> {
+        self.guard.filter(|guard| guard.found != Found::Environment)
+    }
+
     fn evidence_asks(&self, seen: &Seen, evidence_ln: f64) -> bool {
         let overruled = self.overruled_ln.is_some_and(|ln| evidence_ln < ln + OVERRULE.ln());
         seen.verdict.level >= Level::Caution && !overruled
@@ -423,7 +588,23 @@ impl Rollout {
 
     /// What keeps the stage from being over.
     fn blocked(&self, plan: &Plan, seen: &Seen) -> Option<Wait> {
-        if let Some(obstacle) = seen.obstacle {
+        match seen.obstacle {
+            // What was configured for a stage that stays undecided holds for a quiet one too.
+            Some(Obstacle::NoTraffic) => {
+                return self.unless_advanced(Wait::Obstacle(Obstacle::NoTraffic), plan, seen);
+            }
+            Some(obstacle) => return Some(Wait::Obstacle(obstacle)),
+            None => {}
+        }
+        let obstacle = match seen.objectives {
+            _ if self.guard.is_some_and(|guard| guard.found == Found::Interference) => {
+                Some(Obstacle::Interference)
+            }
+            Standing::Kept => None,
+            Standing::BaselineBreaches | Standing::BothBreach => Some(Obstacle::Environment),
+            Standing::Breaches | Standing::Severe => Some(Obstacle::Objective),
+        };
+        if let Some(obstacle) = obstacle {
             return Some(Wait::Obstacle(obstacle));
         }
         if self.is_cautious() || !seen.proofs.undoubted {
@@ -484,6 +665,7 @@ impl Rollout {
         self.base_bp = weight_bp;
         self.entered = now;
         self.approved = false;
+        self.guard = None;
         self.end = (weight_bp == ALL_BP).then_some(End::Promoted);
     }
 
@@ -503,6 +685,9 @@ impl Rollout {
         }
         if self.suspected_until.is_some() && self.base_bp > 0 {
             allowed_bp = allowed_bp.min((self.base_bp / 5).max(1));
+        }
+        if let Some(guard) = self.guard_in_force() {
+            allowed_bp = allowed_bp.min(guard.weight_bp);
         }
         if self.is_warming(now) {
             allowed_bp = allowed_bp.min(ONE_PERCENT_BP);

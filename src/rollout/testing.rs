@@ -82,6 +82,7 @@ impl World {
             canary: (*name).into(),
             version: (*version).into(),
             plan: plan(stages, self.manual),
+            warmup: None,
         };
         let service = ServicePlan {
             service: "shop".into(),

@@ -8,9 +8,10 @@ use std::{
 };
 
 use super::{
-    ConfigView, RolloutStatus, Snapshot, Status, Verdict,
+    ConfigView, RolloutStatus, Snapshot, Status,
     groups::Groups,
     layout::{Cell, Layout},
+    objectives::Objectives,
     shares::Shares,
     snapshot::{CanaryView, DurationView, RecorderLabels, RecorderView, WeightView},
     status::RouteStatus,
@@ -36,6 +37,7 @@ pub(super) struct View<'a> {
     pub(super) layout: &'a Layout,
     pub(super) groups: &'a Groups,
     pub(super) shares: &'a Shares,
+    pub(super) objectives: &'a Objectives,
     pub(super) workers: &'a Workers,
     pub(super) beginnings: &'a Beginnings,
     pub(super) config: &'a ConfigView,
@@ -55,6 +57,7 @@ impl View<'_> {
             overhead_sum_us: self.workers.overhead_sum_us,
             weights: self.weights(),
             canaries: self.steering.all().map(|(_, rollout)| self.canary(rollout)).collect(),
+            objectives: self.objectives.views(),
             upstreams: self.upstreams(),
             shed: self.workers.shed(),
             accept_pauses: self.workers.accept_pauses(),
@@ -78,11 +81,11 @@ impl View<'_> {
             phase: state.phase(),
             stage,
             stages,
-            weight: share(state.weight_bp),
+            weight: share(state.weight_bp()),
             weight_actual: self.shares.of(&rollout.service, &rollout.canary),
-            verdict: Verdict::Holding,
-            evidence: 1.0,
-            reason: state.sentence(),
+            verdict: rollout.said.verdict,
+            evidence: rollout.said.told.odds,
+            reason: state.sentence(&rollout.said.told.sentence),
             since: humantime::format_rfc3339_millis(rollout.since).to_string(),
             routes: self.routes(at, rollout),
         }
@@ -112,7 +115,7 @@ impl View<'_> {
             canary: rollout.canary.clone(),
             phase: rollout.state.phase(),
             weight_actual: self.shares.of(&rollout.service, &rollout.canary),
-            evidence: 1.0,
+            evidence: rollout.said.told.odds,
             decisions: rollout.decisions,
         }
     }

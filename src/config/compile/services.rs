@@ -157,6 +157,10 @@ fn compile_arms(
             canary: name.text.as_str().into(),
             version: Arc::clone(&version),
             plan: Some(plan),
+            warmup: upstreams
+                .upstream(upstream)
+                .and_then(|upstream| upstream.warmup)
+                .map(|warmup| warmup.period),
         });
         arms.push(Arm { name: name.text.as_str().into(), version, upstream, request_headers });
     }

@@ -15,11 +15,16 @@ const NO_ROOM: Forbidden =
     Forbidden("the weights of the other canaries leave no room: lower them first");
 
 impl Rollout {
-    /// Sets the weight and pauses there.
+    /// Sets the weight and, where there is a plan, pauses there.
     ///
     /// # Errors
     /// On a version that was rolled back, and where the other canaries leave no room.
-    pub fn set_weight(&mut self, weight_bp: u16, seen: &Seen) -> Result<(), Forbidden> {
+    pub fn set_weight(
+        &mut self,
+        weight_bp: u16,
+        pauses: bool,
+        seen: &Seen,
+    ) -> Result<(), Forbidden> {
         self.alive()?;
         if weight_bp > 0 && weight_bp.saturating_add(seen.others_bp) > ALL_BP {
             return Err(NO_ROOM);
@@ -29,7 +34,7 @@ impl Rollout {
         }
         self.base_bp = weight_bp.min(ALL_BP);
         self.end = None;
-        self.paused = true;
+        self.paused = pauses;
         self.entered = seen.now;
         self.weight_bp = self.allowed_bp(seen.now);
         Ok(())
@@ -38,9 +43,15 @@ impl Rollout {
     /// Holds the weight where it is.
     ///
     /// # Errors
-    /// On a version that was rolled back.
+    /// On a version that was rolled back or has everything, and where it is paused already.
     pub fn pause(&mut self) -> Result<(), Forbidden> {
         self.alive()?;
+        if self.is_over() {
+            return Err(Forbidden("the rollout is over: the canary was promoted"));
+        }
+        if self.paused {
+            return Err(Forbidden("the rollout is paused already"));
+        }
         self.paused = true;
         Ok(())
     }
@@ -88,9 +99,9 @@ impl Rollout {
     ///
     /// # Errors
     /// On a version that was rolled back, and where there is no room.
-    pub fn promote_fully(&mut self, plan: &Plan, seen: &Seen) -> Result<(), Forbidden> {
+    pub fn promote_fully(&mut self, plan: Option<&Plan>, seen: &Seen) -> Result<(), Forbidden> {
         self.alive()?;
-        self.raise_to(plan.stages.len(), ALL_BP, seen)
+        self.raise_to(plan.map_or(0, |plan| plan.stages.len()), ALL_BP, seen)
     }
 
     /// Passes the gate that it waits at, or the next one.
@@ -122,25 +133,36 @@ impl Rollout {
         warmup: Option<Duration>,
         others_bp: u16,
     ) -> Result<Self, Forbidden> {
-        if !self.is_rolled_back() {
-            return Err(Forbidden("this version was not rolled back"));
-        }
+        self.may_retry()?;
         Ok(Self::start(plan, warmup, others_bp))
     }
 
+    /// Whether it was rolled back, so that it may start again.
+    ///
+    /// # Errors
+    /// Where it was not rolled back.
+    pub fn may_retry(&self) -> Result<(), Forbidden> {
+        let rolled_back = self.is_rolled_back();
+        rolled_back.then_some(()).ok_or(Forbidden("this version was not rolled back"))
+    }
+
     /// Follows a plan that was edited: a stage that became lower applies at once, one that became
-    /// higher is an operator's raise, except where the weight was lowered.
-    pub fn follow(&mut self, plan: &Plan, now: Duration) {
+    /// higher is an operator's raise, except where the weight was lowered or there is no room.
+    pub fn follow(&mut self, before: &Plan, plan: &Plan, seen: &Seen) {
         let Some(stage) = self.stage_of(plan) else { return };
+        if self.stage_of(before).is_some_and(|before| before.weight_bp == stage.weight_bp) {
+            return;
+        }
         let lower = stage.weight_bp < self.base_bp;
-        let may_rise = !self.is_cautious() && self.end.is_none();
+        let fits = fits(stage.weight_bp, seen.others_bp);
+        let may_rise = !self.is_cautious() && self.end.is_none() && fits;
         if !self.is_rolled_back() && !self.paused && (lower || may_rise) {
             self.stage = self.stage.min(plan.stages.len());
             self.base_bp = stage.weight_bp;
             if lower && self.is_promoted() {
                 self.end = None;
             }
-            self.weight_bp = self.allowed_bp(now);
+            self.weight_bp = self.allowed_bp(seen.now);
         }
     }
 
@@ -160,6 +182,7 @@ impl Rollout {
     fn overrule(&mut self, seen: &Seen) {
         self.caution = false;
         self.suspected_until = None;
+        self.guard = None;
         self.overruled_ln = Some(seen.verdict.rollback_ln.max(seen.verdict.caution_ln));
     }
 

@@ -10,7 +10,7 @@ impl Rollout {
     pub fn sentence(&self, plan: &Plan) -> String {
         let at = percent(self.weight_bp);
         match self.end {
-            Some(End::RolledBack(why)) => return format!("rolled back: {}", because(why)),
+            Some(End::RolledBack(why)) => return format!("rolled back: {}", why.sentence()),
             Some(End::Promoted) if self.is_over() => return "promoted: all traffic".to_owned(),
             Some(End::Promoted) => return format!("promoted: stays at {at}, judged on"),
             None => {}
@@ -39,6 +39,9 @@ impl Rollout {
             BreakerState::Closed if self.suspected_until.is_some() => {
                 ", lowered to a fifth for 5 min: the canary's own users see it getting worse"
             }
+            BreakerState::Closed if self.guard_in_force().is_some() => {
+                ", lowered because both arms became bad after the raise"
+            }
             BreakerState::Closed => "",
         }
     }
@@ -53,12 +56,17 @@ fn percent(weight_bp: u16) -> String {
     format!("{} %", f64::from(weight_bp) / 100.0)
 }
 
-const fn because(why: Why) -> &'static str {
-    match why {
-        Why::Evidence => "the evidence against the canary passed its threshold",
-        Why::BadResponses => "it cost as many bad responses as a rollout may",
-        Why::Inconclusive => "undecided for longer than the plan allows",
-        Why::Person => "by a person",
+impl Why {
+    /// In a few words, for a person.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Evidence => "the evidence against the canary passed its threshold",
+            Self::BadResponses => "it cost as many bad responses as a rollout may",
+            Self::Objective => "it burnt an error budget ten times as fast as it may",
+            Self::Inconclusive => "undecided for longer than the plan allows",
+            Self::Person => "by a person",
+        }
     }
 }
 
@@ -79,6 +87,14 @@ const fn waiting(wait: Wait) -> &'static str {
         }
         Wait::Obstacle(Obstacle::ShareCheck) => {
             "holds: the arms' shares of the requests do not fit the weights"
+        }
+        Wait::Obstacle(Obstacle::Environment) => {
+            "frozen: the baseline breaches an objective too, so it is the environment"
+        }
+        Wait::Obstacle(Obstacle::Objective) => "halts: the canary breaches an objective",
+        Wait::Obstacle(Obstacle::Interference) => {
+            "holds: the baseline recovered at the lower weight, so the canary seems to hurt it; a \
+             person is needed"
         }
         Wait::Obstacle(Obstacle::Journal) => "holds: the journal cannot be written",
         Wait::Obstacle(Obstacle::Late) => "holds: the control thread is late",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{super::*, Change, Obstacle, Rollout, Seen, Wait, Why};
+use super::{super::*, Change, Obstacle, Rollout, Seen, Standing, Wait, Why};
 use crate::judge::{BreakerState, Level, Proof, Proofs, Verdict as Judged};
 
 fn seconds(seconds: u64) -> Duration {
@@ -52,6 +52,7 @@ fn fine(now: u64) -> Seen {
         canary_requests: 10_000,
         excess_bad: 0.0,
         others_bp: 0,
+        objectives: Standing::Kept,
         obstacle: None,
         block_ends: true,
     }
@@ -201,7 +202,7 @@ fn a_rollback_is_for_good() {
     story.check(Phase::RolledBack, 1, 0);
     let seen = fine(1001);
     let plan = story.plan.clone();
-    assert!(story.rollout.set_weight(500, &seen).is_err());
+    assert!(story.rollout.set_weight(500, true, &seen).is_err());
     assert!(story.rollout.promote(&plan, &seen).is_err());
     assert!(story.rollout.resume(&plan, &seen).is_err());
     let again = story.rollout.retry(&plan, None, 0).unwrap();
@@ -345,6 +346,50 @@ fn an_obstacle_holds_and_does_not_lower() {
 }
 
 #[test]
+fn a_canary_that_breaches_an_objective_halts_and_a_severe_breach_rolls_back() {
+    let mut story = Story::of(plan(&[500, 2_500, 10_000]));
+    let standing = |objectives, now| Seen { objectives, ..fine(now) };
+    assert_eq!(story.see(&standing(Standing::Breaches, 120)), None);
+    story.check(Phase::Holding, 1, 500);
+    assert_eq!(story.see(&fine(121)), Some(Change::Entered));
+    let rolled_back = Change::RolledBack(Why::Objective);
+    assert_eq!(story.see(&standing(Standing::Severe, 122)), Some(rolled_back));
+}
+
+#[test]
+fn what_hits_the_baseline_alone_freezes() {
+    let mut story = Story::of(plan(&[500, 10_000]));
+    story.see(&Seen { objectives: Standing::BaselineBreaches, ..fine(500) });
+    story.check(Phase::Holding, 1, 500);
+    assert_eq!(story.rollout.wait(), Wait::Obstacle(Obstacle::Environment));
+}
+
+#[test]
+fn a_raise_after_which_both_arms_are_bad_is_taken_back_until_it_is_known_why() {
+    let both = |now| Seen { objectives: Standing::BothBreach, ..fine(now) };
+    let guarded = || {
+        let mut story = Story::of(plan(&[500, 2_500, 10_000]));
+        story.see(&fine(120));
+        assert_eq!(story.see(&both(200)), Some(Change::Guarded));
+        story.check(Phase::Caution, 2, 500);
+        assert_eq!(story.see(&both(499)), None);
+        story
+    };
+    // Bad at the lower weight too: the environment.
+    let mut environment = guarded();
+    assert_eq!(environment.see(&both(500)), Some(Change::Returned));
+    environment.see(&both(501));
+    environment.check(Phase::Holding, 2, 2_500);
+    // Good again at the lower weight: the canary hurts the baseline.
+    let mut interference = guarded();
+    assert_eq!(interference.see(&fine(500)), None);
+    interference.check(Phase::Caution, 2, 500);
+    assert_eq!(interference.rollout.wait(), Wait::Obstacle(Obstacle::Interference));
+    interference.rollout.set_weight(2_500, true, &fine(501)).unwrap();
+    interference.check(Phase::Paused, 2, 2_500);
+}
+
+#[test]
 fn manual_reports_and_never_moves() {
     let mut manual = plan(&[500, 10_000]);
     manual.manual = true;
@@ -354,7 +399,7 @@ fn manual_reports_and_never_moves() {
     bad.breaker = BreakerState::Open;
     assert_eq!(story.see(&bad), None);
     assert_eq!(story.rollout.weight_bp(), 500);
-    story.rollout.set_weight(3_000, &bad).unwrap();
+    story.rollout.set_weight(3_000, true, &bad).unwrap();
     assert_eq!(story.rollout.weight_bp(), 3_000);
     assert_eq!(story.see(&bad), None);
     story.check(Phase::Paused, 1, 3_000);
@@ -364,7 +409,7 @@ fn manual_reports_and_never_moves() {
 fn a_set_weight_pauses_until_resume() {
     let mut story = Story::of(plan(&[100, 500, 2_500, 10_000]));
     let plan = story.plan.clone();
-    story.rollout.set_weight(1_000, &fine(10)).unwrap();
+    story.rollout.set_weight(1_000, true, &fine(10)).unwrap();
     assert_eq!(story.see(&fine(10_000)), None);
     story.check(Phase::Paused, 1, 1_000);
     story.rollout.resume(&plan, &fine(10_001)).unwrap();
@@ -376,11 +421,11 @@ fn a_set_weight_pauses_until_resume() {
 #[test]
 fn the_judge_may_lower_what_is_paused() {
     let mut story = Story::of(plan(&[100, 10_000]));
-    story.rollout.set_weight(3_000, &fine(10)).unwrap();
+    story.rollout.set_weight(3_000, true, &fine(10)).unwrap();
     assert_eq!(story.see(&doubtful(11)), Some(Change::Cautioned));
     story.check(Phase::Paused, 1, 500);
     // A person insists; only stronger evidence lowers it again.
-    story.rollout.set_weight(3_000, &doubtful(12)).unwrap();
+    story.rollout.set_weight(3_000, true, &doubtful(12)).unwrap();
     assert_eq!(story.see(&doubtful(13)), None);
     story.check(Phase::Paused, 1, 3_000);
     let mut stronger = doubtful(14);
@@ -409,8 +454,8 @@ fn people_promote_over_gates_and_to_the_end() {
     story.rollout.promote(&plan, &fine(1)).unwrap();
     story.check(Phase::Progressing, 2, 2_500);
     let crowded = Seen { others_bp: 1, ..fine(2) };
-    assert!(story.rollout.promote_fully(&plan, &crowded).is_err());
-    story.rollout.promote_fully(&plan, &fine(3)).unwrap();
+    assert!(story.rollout.promote_fully(Some(&plan), &crowded).is_err());
+    story.rollout.promote_fully(Some(&plan), &fine(3)).unwrap();
     story.check(Phase::Promoted, 3, 10_000);
 }
 
@@ -433,7 +478,7 @@ fn an_edited_stage_applies_downwards_always_and_upwards_where_nothing_was_lowere
         if lowered {
             story.see(&doubtful(1));
         }
-        story.rollout.follow(&plan(weights_bp), seconds(2));
+        story.rollout.follow(&plan(&[2_500, 10_000]), &plan(weights_bp), &fine(2));
         story.rollout.weight_bp()
     };
     assert_eq!(edited(&[1_000, 10_000], false), 1_000);
