@@ -88,7 +88,7 @@ fn judge(c: &mut Criterion) {
         ("3+3 pods", Some(Pods { canary: 3, baseline: 3 })),
     ];
     for (name, pods) in cases {
-        let mut judge = Judge::new(JudgeConfig { block_seconds: 1, ..JudgeConfig::default() });
+        let mut judge = Judge::new(JudgeConfig { block_ticks: 10, ..JudgeConfig::default() });
         let mut next = seconds.iter().cycle();
         c.bench_function(&format!("block of one route and cohort, {name}"), |b| {
             b.iter(|| next.next().map(|second| tell(&mut judge, black_box(second), pods)));

@@ -98,21 +98,21 @@ fn calibration(runs: usize, threads: usize) {
         "A/A, 10+1 pods, 10 %, rolled back", "B = 1 s", "B = 5 s", "calibrated", "x 2 found, s"
     );
     for (every, length) in [(300.0, 0.2), (300.0, 1.0), (300.0, 5.0), (600.0, 15.0)] {
-        let setting = |block_seconds, factor| Setting {
+        let setting = |block_ticks, factor| Setting {
             weights: Weights::Fixed(0.1),
             traffic: Traffic::of(Latency { factor, ..Latency::usual() }),
             pods: Some(Pods { canary: 1, baseline: 10 }),
             pods_known: true,
             pause: Some(Pause { every, length }),
-            judge: JudgeConfig { block_seconds, ..JudgeConfig::default() },
+            judge: JudgeConfig { block_ticks, ..JudgeConfig::default() },
             ..Setting::plain()
         };
         let share = |outcomes: &[Outcome]| {
             count(outcomes, |o| o.rolled_back.is_some()) as f64 / runs as f64
         };
-        let fixed = [1, 5].map(|b| share(&play_many(&setting(b, 1.0), 13, runs, threads)));
+        let fixed = [10, 50].map(|b| share(&play_many(&setting(b, 1.0), 13, runs, threads)));
         let calibrated = |factor| {
-            let setting = setting(5, factor);
+            let setting = setting(50, factor);
             many(runs, threads, |run| play_calibrated(&setting, 3600, 13, run))
         };
         let (found, ..) = delays(&calibrated(2.0), 1800, 0);
@@ -129,10 +129,10 @@ fn calibration(runs: usize, threads: usize) {
 fn validity_rows() -> Vec<(String, Setting, bool)> {
     // Nothing is tolerated: the edge of the null, where it is hardest.
     let exact = Latency { tolerance: 0.0, ..Latency::usual() };
-    let judge = |block_seconds| JudgeConfig {
+    let judge = |block_seconds: u32| JudgeConfig {
         tolerate_errors: 0.0,
         tolerate_refused: 0.0,
-        block_seconds,
+        block_ticks: block_seconds * 10,
         ..JudgeConfig::default()
     };
     let plain = || Setting { traffic: Traffic::of(exact), judge: judge(1), ..Setting::plain() };
@@ -246,7 +246,7 @@ fn detection(runs: usize, threads: usize) {
 }
 
 fn only(definition: Definition) -> JudgeConfig {
-    JudgeConfig { definitions: vec![definition], block_seconds: 1, ..JudgeConfig::default() }
+    JudgeConfig { definitions: vec![definition], block_ticks: 10, ..JudgeConfig::default() }
 }
 
 /// A regression, its limit in seconds, and its setting.
@@ -301,7 +301,7 @@ fn bank_rows() -> Vec<Row> {
         ..setting
     };
     let blocks_of_5 = |setting: Setting| Setting {
-        judge: JudgeConfig { block_seconds: 5, ..JudgeConfig::default() },
+        judge: JudgeConfig { block_ticks: 50, ..JudgeConfig::default() },
         ..setting
     };
     let p99_doubled = Setting {

@@ -193,6 +193,26 @@ fn accounting(out: &mut Exposition, snapshot: &Snapshot) {
     .value(&[], snapshot.control_lateness.as_secs_f64());
     out.family("haldane_journal_writable", Kind::Gauge, "1 while the journal takes writes.")
         .value(&[], f64::from(u8::from(snapshot.journal_writable)));
+    for (name, help, count) in [
+        ("haldane_journal_bytes_total", "Bytes written to the journal.", snapshot.journal.bytes),
+        (
+            "haldane_journal_lost_blocks_total",
+            "Blocks that found no room on their way to the journal.",
+            snapshot.journal.lost_blocks,
+        ),
+        (
+            "haldane_journal_stalls_total",
+            "Writes to the journal that took longer than a second.",
+            snapshot.journal.stalls,
+        ),
+        (
+            "haldane_journal_failures_total",
+            "Attempts to write to the journal that failed.",
+            snapshot.journal.failures,
+        ),
+    ] {
+        out.family(name, Kind::Counter, help).count(&[], count);
+    }
     out.family("haldane_events_total", Kind::Counter, "Events that were counted.")
         .count(&[], snapshot.counters.events);
     let counters = &snapshot.counters;
@@ -310,6 +330,7 @@ mod tests {
                 last_success: UNIX_EPOCH + Duration::from_secs(5),
                 last_error: None,
             },
+            journal: crate::rollout::JournalCounts::default(),
             journal_writable: true,
             recent: Vec::new(),
         }

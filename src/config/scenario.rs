@@ -229,7 +229,7 @@ judge: { false_rollback: 0.1%, block: 1s }
         assert_eq!(scenario.pods.unwrap().pause.unwrap().length, Duration::from_millis(500));
         let flap = Weighting::Flap { between: [100, 1000], every: seconds(7) };
         assert_eq!(scenario.weighting, flap);
-        assert_eq!(scenario.judge_config().block_seconds, 1);
+        assert_eq!(scenario.judge_config().block_ticks, 10);
     }
 
     #[test]
@@ -245,7 +245,7 @@ judge: { false_rollback: 0.1%, block: 1s }
         assert_eq!(plan.stages.len(), 2);
         assert!(matches!(accept("rollout: low").weighting, Weighting::Plan(_)));
         let scenario = accept("rollout: { stages: [5%, 100%], judge: { block: 2s } }");
-        assert_eq!(scenario.judge_config().block_seconds, 2);
+        assert_eq!(scenario.judge_config().block_ticks, 20);
     }
 
     #[test]

@@ -138,9 +138,13 @@ impl Calibration {
         }
     }
 
-    /// The certified block length in seconds: one step above the shortest quiet one.
+    /// The certified block length in ticks: one step above the shortest quiet one.
     #[must_use]
-    pub fn block_seconds(&self) -> u32 {
+    pub fn block_ticks(&self) -> u32 {
+        self.certified_seconds() * 10
+    }
+
+    fn certified_seconds(&self) -> u32 {
         let quiet =
             |c: &Candidate| !c.too_short() && !c.failed_yesterday && !c.series.is_correlated();
         let shortest = self.candidates.iter().position(quiet);
@@ -151,7 +155,7 @@ impl Calibration {
     /// Whether even blocks of the certified length mislead here: promotion must stop.
     #[must_use]
     pub fn alarm(&self) -> bool {
-        let certified = self.block_seconds();
+        let certified = self.certified_seconds();
         let mut usable = self.candidates.iter().filter(|c| c.seconds >= certified);
         usable.any(|c| c.peak_ln() >= ALARM.ln())
     }
@@ -251,7 +255,7 @@ mod tests {
     #[test]
     fn quiet_pods_certify_the_start() {
         let calibration = play(1200, |second| (3 + second % 4, 50 - second % 3));
-        assert_eq!(calibration.block_seconds(), 5);
+        assert_eq!(calibration.block_ticks(), 50);
         assert!(!calibration.alarm());
     }
 
@@ -264,7 +268,7 @@ mod tests {
             _ => (1, 49),
         });
         assert!(
-            calibration.block_seconds() >= 20,
+            calibration.block_ticks() >= 200,
             "{:?}",
             calibration.peaks_ln().collect::<Vec<_>>()
         );
@@ -278,11 +282,11 @@ mod tests {
     #[test]
     fn a_restart_remembers_what_was_found_for_a_day() {
         let mut calibration = play(3600, |_| (40, 45));
-        let before = calibration.block_seconds();
+        let before = calibration.block_ticks();
         calibration.restart();
-        assert_eq!(calibration.block_seconds(), before);
+        assert_eq!(calibration.block_ticks(), before);
         calibration.restart();
-        assert_eq!(calibration.block_seconds(), 5);
+        assert_eq!(calibration.block_ticks(), 50);
     }
 
     #[test]
@@ -292,6 +296,6 @@ mod tests {
             let slow = if second / 3 % 7 == 0 { 20 } else { 2 };
             calibration.shares(10, &counts(50, slow), &counts(450, 45));
         }
-        assert!(calibration.block_seconds() > 5);
+        assert!(calibration.block_ticks() > 50);
     }
 }

@@ -1,5 +1,7 @@
 //! How a judge is set up: which components it watches, its error probabilities and tolerances.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::Definition;
@@ -35,6 +37,9 @@ impl Component {
     }
 }
 
+/// The longest block: an hour.
+pub(super) const MAX_BLOCK_TICKS: u32 = 36_000;
+
 /// The settings of one rollout's judge. Probabilities are shares of 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeConfig {
@@ -58,9 +63,9 @@ pub struct JudgeConfig {
     pub margin_latency: f64,
     /// Whether an objective's quantile must be proved too (the third of `beyond_margin`).
     pub prove_objective: bool,
-    /// Length in seconds of the first rollback block; later ones by
-    /// [`Judge::set_block_seconds`](super::Judge::set_block_seconds).
-    pub block_seconds: u32,
+    /// Length in ticks of 100 ms of the first rollback block; later ones by
+    /// [`Judge::set_block_ticks`](super::Judge::set_block_ticks).
+    pub block_ticks: u32,
     /// Memory of the change detector in seconds: bets that lost are given new money at a rate of
     /// one over this and the time judged.
     pub memory_seconds: f64,
@@ -78,13 +83,25 @@ impl Default for JudgeConfig {
             margin_errors: 0.005,
             margin_latency: 0.25,
             prove_objective: false,
-            block_seconds: 5,
+            block_ticks: 50,
             memory_seconds: 1500.0,
         }
     }
 }
 
 impl JudgeConfig {
+    /// The length of the first rollback block in seconds.
+    #[must_use]
+    pub fn block_seconds(&self) -> f64 {
+        f64::from(self.block_ticks) * super::TICK_SECONDS
+    }
+
+    /// A block's length in whole ticks: rounded up, at least one.
+    #[must_use]
+    pub fn ticks_of(block: Duration) -> u32 {
+        u32::try_from(block.as_millis().div_ceil(100)).unwrap_or(u32::MAX).clamp(1, MAX_BLOCK_TICKS)
+    }
+
     /// The same with every number in its range.
     #[must_use]
     pub(super) fn within_ranges(mut self) -> Self {
@@ -100,7 +117,7 @@ impl JudgeConfig {
         self.margin_errors = into(self.margin_errors, 0.0, 0.5, default.margin_errors);
         self.margin_latency = into(self.margin_latency, 0.0, 10.0, default.margin_latency);
         self.memory_seconds = into(self.memory_seconds, 1.0, 1e9, default.memory_seconds);
-        self.block_seconds = self.block_seconds.clamp(1, 3600);
+        self.block_ticks = self.block_ticks.clamp(1, MAX_BLOCK_TICKS);
         if self.components.is_empty() {
             self.components = default.components;
         }

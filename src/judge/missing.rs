@@ -79,7 +79,7 @@ impl Rates {
         let share = self.share_of_bad(1).unwrap_or(0.1);
         let wanted = -config.false_rollback.ln() * 1.5 / (share.max(0.01) * DOUBLED);
         self.canary_total >= wanted.max(500.0)
-            && self.total_seconds >= LEAST_SECONDS.max(3.0 * f64::from(config.block_seconds))
+            && self.total_seconds >= LEAST_SECONDS.max(3.0 * config.block_seconds())
     }
 
     fn share_of_bad(&self, proof: usize) -> Option<f64> {

@@ -40,7 +40,7 @@ pub use suspicion::Suspicion;
 pub use thinning::MAX_STRATA;
 pub use verdict::{Lead, Level, Proofs, Verdict};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use effect::Ladders;
 use evidence::{Evidence, Workbench};
@@ -75,7 +75,7 @@ pub struct Snapshot {
     suspicion: Suspicion,
     shares: ShareCheck,
     breaker: Breaker,
-    block_seconds: u32,
+    block_ticks: u32,
     rollback: bool,
     caution: bool,
     calm_seconds: f64,
@@ -94,7 +94,7 @@ impl Judge {
             suspicion: Suspicion::default(),
             shares: ShareCheck::default(),
             breaker: Breaker::default(),
-            block_seconds: config.block_seconds,
+            block_ticks: config.block_ticks,
             rollback: false,
             caution: false,
             calm_seconds: 0.0,
@@ -128,21 +128,21 @@ impl Judge {
         &self.state.config.components
     }
 
-    /// The length in seconds of the next rollback blocks, from [`Calibration::block_seconds`].
-    pub fn set_block_seconds(&mut self, seconds: u32) {
-        self.state.block_seconds = seconds.clamp(1, 3600);
+    /// The length in ticks of the next rollback blocks, from [`Calibration::block_ticks`].
+    pub fn set_block_ticks(&mut self, ticks: u32) {
+        self.state.block_ticks = ticks.clamp(1, config::MAX_BLOCK_TICKS);
     }
 
-    /// The length in seconds of rollback blocks now.
+    /// The length in ticks of rollback blocks now.
     #[must_use]
-    pub const fn block_seconds(&self) -> u32 {
-        self.state.block_seconds
+    pub const fn block_ticks(&self) -> u32 {
+        self.state.block_ticks
     }
 
     /// Takes in a stretch of counts.
     pub fn block(&mut self, block: &Block<'_>) -> Verdict {
         let state = &mut self.state;
-        state.evidence.add(block, &state.config, state.block_seconds * 10, &mut self.bench);
+        state.evidence.add(block, &state.config, state.block_ticks, &mut self.bench);
         let threshold_ln = -state.config.false_rollback.ln();
         state.rollback |= state.evidence.rollback_ln().1 >= threshold_ln;
         let now_ln = state.evidence.caution_ln().0.max(state.evidence.rollback_ln().0);
@@ -286,6 +286,18 @@ impl Judge {
     #[must_use]
     pub fn reason(&self) -> String {
         sentence::reason(self)
+    }
+}
+
+impl Serialize for Judge {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.state.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Judge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Snapshot::deserialize(deserializer).map(Self::restore)
     }
 }
 

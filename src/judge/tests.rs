@@ -25,7 +25,7 @@ fn exact_null() -> JudgeConfig {
     JudgeConfig {
         tolerate_errors: 0.0,
         tolerate_refused: 0.0,
-        block_seconds: 1,
+        block_ticks: 10,
         ..JudgeConfig::default()
     }
 }
@@ -112,7 +112,7 @@ fn equal_versions_rarely_reach_twenty() {
 
 #[test]
 fn a_canary_twice_as_bad_is_rolled_back_with_the_right_reason() {
-    let mut judge = Judge::new(JudgeConfig { block_seconds: 1, ..JudgeConfig::default() });
+    let mut judge = Judge::new(JudgeConfig { block_ticks: 10, ..JudgeConfig::default() });
     let bad = stratum(0.05, arm(25, 0, [17, 12, 8, 3, 0]), arm(475, 0, [119, 47, 24, 5, 0]));
     let mut verdict = judge.verdict();
     for _ in 0..20 {
@@ -126,7 +126,7 @@ fn a_canary_twice_as_bad_is_rolled_back_with_the_right_reason() {
 
 #[test]
 fn failures_are_named_as_failures() {
-    let mut judge = Judge::new(JudgeConfig { block_seconds: 1, ..JudgeConfig::default() });
+    let mut judge = Judge::new(JudgeConfig { block_ticks: 10, ..JudgeConfig::default() });
     let bad = stratum(0.05, arm(25, 2, [6, 2, 1, 0, 0]), arm(475, 0, [119, 47, 24, 5, 0]));
     for _ in 0..20 {
         tell(&mut judge, &[bad], None);
@@ -138,7 +138,7 @@ fn failures_are_named_as_failures() {
 
 #[test]
 fn a_rollback_is_latched_and_caution_is_not() {
-    let mut judge = Judge::new(JudgeConfig { block_seconds: 1, ..JudgeConfig::default() });
+    let mut judge = Judge::new(JudgeConfig { block_ticks: 10, ..JudgeConfig::default() });
     let bad = stratum(0.05, arm(25, 0, [17, 12, 8, 3, 0]), arm(475, 0, [119, 47, 24, 5, 0]));
     let good = stratum(0.05, arm(25, 0, [3, 1, 0, 0, 0]), arm(475, 0, [119, 47, 24, 5, 0]));
     let mut seconds = 0;
@@ -189,7 +189,7 @@ fn a_block_cut_by_what_was_seen_is_dropped() {
 #[test]
 fn warm_up_tolerates_slow_requests_but_not_failures() {
     let play = |slow: [u64; EDGES], errors: u64| {
-        let mut judge = Judge::new(JudgeConfig { block_seconds: 1, ..JudgeConfig::default() });
+        let mut judge = Judge::new(JudgeConfig { block_ticks: 10, ..JudgeConfig::default() });
         let bad = [stratum(0.05, arm(25, errors, slow), arm(475, 0, [119, 47, 24, 5, 0]))];
         for _ in 0..60 {
             for lag in Lag::ALL {

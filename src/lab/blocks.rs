@@ -139,7 +139,7 @@ fn play_from(setting: &Setting, mut dice: Dice, mut calibration: Option<Calibrat
         outcome.count(&counts.stratum);
         if let Some(calibration) = &mut calibration {
             calibrate(calibration, setting, &counts);
-            judge.set_block_seconds(calibration.block_seconds());
+            judge.set_block_ticks(calibration.block_ticks());
         }
         let next = setting.scheduled(second + 1);
         let ending =
@@ -217,7 +217,7 @@ impl Setting {
             pods: None,
             pods_known: false,
             pause: None,
-            judge: JudgeConfig { block_seconds: 1, ..JudgeConfig::default() },
+            judge: JudgeConfig { block_ticks: 10, ..JudgeConfig::default() },
             promotion: false,
         }
     }

@@ -19,6 +19,7 @@ pub fn setting(scenario: &Scenario) -> Option<Setting> {
         || scenario.burst.is_some()
         || scenario.canary.hang > 0.0
         || !matches!(scenario.flaw, None | Some(Flaw::NoThinning))
+        || scenario.judge_config().block_ticks < 10
         || meets_the_timeout(scenario);
     if by_request_only {
         return None;

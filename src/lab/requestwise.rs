@@ -17,7 +17,7 @@ use super::{
 use crate::{
     judge::{BreakerState, Level, Pods},
     measure::{Cut, Epoch, Judging, Ledger, RecorderId, Tick},
-    rollout::{Evidence, Rollout, Split, Subject},
+    rollout::{Evidence, Rollout, Source, Split, Subject, Yardstick},
 };
 use events::{Arms, Events};
 use weights::{Due, Schedule};
@@ -92,6 +92,7 @@ struct Run<'a> {
     arms: Arms,
     events: Events,
     ledger: Ledger,
+    yardstick: Yardstick,
     evidence: Evidence,
     schedule: Schedule<'a>,
     rollout: Option<Rollout>,
@@ -126,13 +127,14 @@ impl<'a> Run<'a> {
         let known = scenario.pods.filter(|pods| pods.known);
         let pods = known.filter(|_| scenario.flaw != Some(Flaw::NoThinning));
         let subject = Subject {
-            judge: scenario.judge_config(),
             tolerate: scenario.judge.tolerate,
             promote_within: scenario.judge.promote_within,
-            timeout: scenario.timeout,
             pods: pods.map(|pods| Pods { canary: pods.canary, baseline: pods.baseline }),
-            baseline: vec![(keys[0], 0)],
-            canary: vec![(keys[1], 0)],
+            ..Subject::plain(
+                scenario.judge_config(),
+                scenario.timeout,
+                vec![Source::plain(keys[0], false), Source::plain(keys[1], true)],
+            )
         };
         let epoch = Epoch::new(0);
         Self {
@@ -141,6 +143,7 @@ impl<'a> Run<'a> {
             arms: Arms::new(scenario, run),
             events: Events::new(scenario),
             ledger,
+            yardstick: Yardstick::new([&subject]),
             evidence: Evidence::new(subject, Tick(0), epoch, vec![split(0)]),
             schedule: Schedule::new(&scenario.weighting),
             rollout: None,
@@ -182,9 +185,9 @@ impl<'a> Run<'a> {
             let has_canary = |block: &crate::measure::Block| {
                 block.cells.iter().any(|cell| cell.arm == 1 && cell.started > 0)
             };
-            self.evidence.tick_with(&mut self.ledger, tick, has_canary);
+            self.evidence.tick_with(&mut self.ledger, &mut self.yardstick, tick, has_canary);
         } else {
-            self.evidence.tick(&mut self.ledger, tick);
+            self.evidence.tick(&mut self.ledger, &mut self.yardstick, tick);
         }
         self.tick += 1;
         if self.tick.is_multiple_of(SECOND) {
@@ -239,7 +242,7 @@ impl<'a> Run<'a> {
         let at = f64::from(self.tick - self.lead) / f64::from(SECOND);
         let now = Duration::from_millis(u64::from(self.tick - self.lead) * 100);
         let seen = self.evidence.seen(now, 0, None);
-        let block = self.scenario.judge_config().block_seconds * SECOND;
+        let block = self.scenario.judge_config().block_ticks;
         let block_ends = (self.tick - self.weight_since).is_multiple_of(block);
         let verdict = seen.verdict;
         if seen.suspected || verdict.level >= Level::Caution {

@@ -206,7 +206,7 @@ fn floor_canary_requests(scenario: &Scenario) -> Option<f64> {
     let (p, errors) = (scenario.baseline.errors, scenario.canary.errors?);
     let weight = f64::from(*weight_bp) / 10_000.0;
     let alpha = scenario.judge.false_rollback;
-    let block = f64::from(scenario.judge_config().block_seconds);
+    let block = scenario.judge_config().block_seconds();
     let &[(_, rps)] = steps.as_slice() else { return None };
     if p <= 0.0 || errors <= p || weight <= 0.0 || scenario.onset() > 0.0 {
         return None;

@@ -5,7 +5,9 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Epoch, Ledger, RecorderKey, SlotView, Tick, WAIT_CREDIT_US};
+use serde::{Deserialize, Serialize};
+
+use super::{Epoch, Ledger, RecorderKey, SlotView, Tick, WAIT_CREDIT_US, hex};
 
 /// After a change of weights, requests may still be assigned under the one before for this many
 /// ticks; later ones are left out.
@@ -20,6 +22,8 @@ pub struct Member {
     pub arm: u8,
     /// Which weights the recorder's cohort gets: cohorts with the same weights are one stratum.
     pub stratum: u16,
+    /// The part of the traffic that it counts for, where parts are told apart.
+    pub part: u16,
 }
 
 /// Definitions of bad that are looked at together, as late as the most patient one needs.
@@ -32,7 +36,8 @@ pub struct Bank {
 }
 
 /// Why a run of blocks ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cut {
     /// It was due: a stage, a person, new thresholds. What the last block holds counts.
     Scheduled,
@@ -42,50 +47,95 @@ pub enum Cut {
 }
 
 /// One observation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
     /// Which of the builder's banks.
+    #[serde(rename = "b")]
     pub bank: usize,
     /// The first epoch of the weights under which it was counted.
+    #[serde(rename = "e")]
     pub epoch: Epoch,
     /// The first tick that it is about.
+    #[serde(rename = "f")]
     pub first: Tick,
     /// The last tick that was counted into it.
+    #[serde(rename = "l")]
     pub last: Tick,
     /// Something could not be counted: it must not be used.
+    #[serde(rename = "v", default, skip_serializing_if = "is_default")]
     pub void: bool,
-    /// What was counted, by stratum, kind of assignment and arm.
+    /// What was counted, by stratum, kind of assignment, part and arm.
+    #[serde(rename = "c", default, skip_serializing_if = "Vec::is_empty")]
     pub cells: Vec<Cell>,
 }
 
 /// The counts of one arm in one stratum of a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
     /// As in [`Member::stratum`].
+    #[serde(rename = "s", default, skip_serializing_if = "is_default")]
     pub stratum: u16,
     /// Whether by key (sticky) or by coin.
+    #[serde(rename = "k", default, skip_serializing_if = "is_default")]
     pub keyed: bool,
+    /// As in [`Member::part`].
+    #[serde(rename = "p", default, skip_serializing_if = "is_default")]
+    pub part: u16,
     /// As in [`Member::arm`].
+    #[serde(rename = "a", default, skip_serializing_if = "is_default")]
     pub arm: u8,
     /// Requests, those given up early left out.
+    #[serde(rename = "n")]
     pub started: u64,
     /// Of these, by the bank's definitions of slow.
+    #[serde(rename = "w", default, skip_serializing_if = "Vec::is_empty")]
     pub slow: Vec<Bad>,
     /// Of these, by the bank's ages of failure.
+    #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<Bad>,
     /// Of these, those known to hang by the last deadline.
+    #[serde(rename = "h", default, skip_serializing_if = "is_default")]
     pub hung: u64,
     /// Of these, those given up late by the client; they are slow.
+    #[serde(rename = "g", default, skip_serializing_if = "is_default")]
     pub aborted_late: u64,
 }
 
-/// Bad requests by one definition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Bad requests by one definition. Written as a number, or with its units as a pair.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct Bad {
     /// How many.
     pub count: u64,
     /// In keyed cells: the units that had them, each once, ascending.
     pub units: Vec<u64>,
+}
+
+/// The short form of [`Bad`] in the journal.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Count(u64),
+    Units(u64, #[serde(with = "hex")] Vec<u64>),
+}
+
+impl From<Written> for Bad {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Count(count) => Self { count, units: Vec::new() },
+            Written::Units(count, units) => Self { count, units },
+        }
+    }
+}
+
+impl From<Bad> for Written {
+    fn from(Bad { count, units }: Bad) -> Self {
+        if units.is_empty() { Self::Count(count) } else { Self::Units(count, units) }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Cuts the blocks of one service.
@@ -321,19 +371,20 @@ impl Block {
         self.first = self.first.min(slot.tick());
         self.last = self.last.max(slot.tick());
         self.void |= slot.void();
-        let Member { arm, stratum, .. } = member;
+        let Member { arm, stratum, part, .. } = member;
         let keyed = slot.keyed();
-        let is_its = |cell: &Cell| (cell.stratum, cell.keyed, cell.arm) == (stratum, keyed, arm);
+        let is_its = |cell: &Cell| {
+            (cell.stratum, cell.keyed, cell.part, cell.arm) == (stratum, keyed, part, arm)
+        };
         let place = self.cells.iter().position(is_its).unwrap_or_else(|| {
             self.cells.push(Cell {
                 stratum,
                 keyed,
+                part,
                 arm,
-                started: 0,
                 slow: vec![Bad::default(); bank.slow.len()],
                 failed: vec![Bad::default(); bank.failed.len()],
-                hung: 0,
-                aborted_late: 0,
+                ..Cell::default()
             });
             self.cells.len() - 1
         });
@@ -353,7 +404,7 @@ impl Block {
 
     /// Names every unit once, and puts the cells in order.
     fn finish(&mut self) {
-        self.cells.sort_by_key(|cell| (cell.stratum, cell.keyed, cell.arm));
+        self.cells.sort_by_key(|cell| (cell.stratum, cell.keyed, cell.part, cell.arm));
         for bad in
             self.cells.iter_mut().flat_map(|cell| cell.slow.iter_mut().chain(&mut cell.failed))
         {

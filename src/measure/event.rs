@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// How much waiting for a connection (connecting, or queueing for a pooled one) is taken off the
 /// judged latency of a request, in microseconds: judged = latency - min(wait, credit). A canary at 1 % finds its pool cold more often
 /// than the baseline does; that is the proxy's doing, not the canary's. Waiting beyond the credit
@@ -14,7 +16,9 @@ pub const WAIT_CREDIT_US: u32 = 250_000;
 
 /// A tick: 100 ms of time since the process started. Requests are counted in the tick of their
 /// arrival.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Tick(pub u32);
 
 impl Tick {
@@ -36,7 +40,7 @@ impl Tick {
 
 /// The weight epoch: which set of weights was in force when a request was assigned. It counts the
 /// stored tables modulo 2^24; slots live for about a minute, so equal numbers are equal epochs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Epoch(u32);
 
 impl Epoch {

@@ -8,6 +8,7 @@ mod counters;
 mod deadlines;
 mod event;
 mod facts;
+pub(crate) mod hex;
 mod latency;
 mod ledger;
 mod outstanding;

@@ -43,6 +43,14 @@ impl Past {
         window.add_five_minutes(now, &mut self.five_minutes);
     }
 
+    /// Adds all of another one.
+    pub fn merge(&mut self, other: &Self) {
+        let sums = [&mut self.minute, &mut self.five_minutes];
+        for (sum, more) in sums.into_iter().zip([&other.minute, &other.five_minutes]) {
+            sum.add(more).expect("a histogram made by `new` grows");
+        }
+    }
+
     /// The thresholds; `None` where there were too few requests.
     #[must_use]
     pub fn thresholds(&self) -> Option<Thresholds> {
@@ -84,6 +92,17 @@ impl Thresholds {
     #[must_use]
     pub fn baseline_us(&self) -> &[u32] {
         &self.edges_us[..self.edges_us.len() - usize::from(!self.last_armed)]
+    }
+
+    /// The same with the last one of `service` where there were too few requests for its own.
+    #[must_use]
+    pub fn with_last_of(mut self, service: &Self) -> Self {
+        if !self.last_armed && service.last_armed {
+            let last = QUANTILES.len() - 1;
+            self.edges_us[last] = service.edges_us[last].max(self.edges_us[P99]);
+            self.last_armed = true;
+        }
+        self
     }
 
     /// A canary's deadlines: the next edge from `(1 + relative) * deadline` on, at least

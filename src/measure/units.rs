@@ -11,6 +11,8 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
+use serde::{Deserialize, Serialize};
+
 /// Units that one table remembers at most; bad events of further ones are dropped.
 pub const MAX_UNITS: usize = 1 << 20;
 
@@ -68,7 +70,8 @@ impl Draw {
 }
 
 /// What is known about the hashes of units that had bad events.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "WrittenUnits", into = "WrittenUnits")]
 pub struct Units {
     known: HashMap<u64, Known, BuildHasherDefault<UnitHasher>>,
     limit: usize,
@@ -76,7 +79,7 @@ pub struct Units {
     dropped: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Known {
     /// The weights of the other canaries under which it was counted.
     generation: u32,
@@ -147,8 +150,56 @@ impl Units {
     }
 }
 
+/// The table as it is written down: by unit, in their order, the generation and the definitions
+/// of which something is known, the interval as the bits of its ends.
+#[derive(Serialize, Deserialize)]
+struct WrittenUnits {
+    limit: usize,
+    generation: u32,
+    dropped: u64,
+    #[serde(with = "super::hex")]
+    units: Vec<u64>,
+    known: Vec<(u32, Vec<(u8, u32, u32)>)>,
+}
+
+impl From<Units> for WrittenUnits {
+    fn from(table: Units) -> Self {
+        let mut all: Vec<(u64, Known)> = table.known.into_iter().collect();
+        all.sort_unstable_by_key(|(unit, _)| *unit);
+        let known = all.iter().map(|(_, known)| {
+            let told = known.intervals.iter().enumerate().filter(|(_, i)| **i != Interval::WHOLE);
+            let bits =
+                told.map(|(place, Interval { lo, hi })| (place as u8, lo.to_bits(), hi.to_bits()));
+            (known.generation, bits.collect())
+        });
+        Self {
+            limit: table.limit,
+            generation: table.generation,
+            dropped: table.dropped,
+            known: known.collect(),
+            units: all.into_iter().map(|(unit, _)| unit).collect(),
+        }
+    }
+}
+
+impl From<WrittenUnits> for Units {
+    fn from(written: WrittenUnits) -> Self {
+        let WrittenUnits { limit, generation, dropped, units, known } = written;
+        let known = known.into_iter().map(|(generation, told)| {
+            let mut intervals = [Interval::WHOLE; UNIT_DEFINITIONS];
+            for (place, lo, hi) in told {
+                if let Some(interval) = intervals.get_mut(usize::from(place)) {
+                    *interval = Interval { lo: f32::from_bits(lo), hi: f32::from_bits(hi) };
+                }
+            }
+            Known { generation, intervals }
+        });
+        Self { known: units.into_iter().zip(known).collect(), limit, generation, dropped }
+    }
+}
+
 /// A unit is a keyed hash already.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct UnitHasher(u64);
 
 impl Hasher for UnitHasher {
@@ -215,6 +266,20 @@ mod tests {
         assert_eq!(units.count(1, 0, draw(0.25, true)), None);
         assert_eq!(units.count(1, 3, draw(0.25, true)), None);
         assert!(units.count(2, 0, draw(0.25, true)).is_some());
+    }
+
+    #[test]
+    fn a_table_that_was_written_down_is_the_same() {
+        let mut units = Units::new(3);
+        units.count(u64::MAX, 0, draw(0.1, true));
+        units.others_changed();
+        units.count(7, 5, draw(1.0 / 3.0, false));
+        units.count(7, 2, draw(0.7, true));
+        let text = serde_json::to_string(&units).unwrap();
+        let read: Units = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.known, units.known);
+        assert_eq!((read.limit, read.generation), (units.limit, units.generation));
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
     }
 
     proptest! {

@@ -233,9 +233,15 @@ impl Control {
         let obstacle = (!self.steering.is_writable())
             .then_some(Obstacle::Journal)
             .or(late.then_some(Obstacle::Late));
+        self.hearings.measure(&mut self.ledger, tick);
         for at in self.steering.places() {
-            let Some(hearing) = self.hearings.of(&self.steering.at(at).names()) else { continue };
-            hearing.listen(&mut self.ledger, tick);
+            let names = self.steering.at(at).names();
+            let Some(hearing) = self.hearings.listen(&names, &mut self.ledger, tick) else {
+                continue;
+            };
+            for note in hearing.notes() {
+                self.steering.record(at, note, moment);
+            }
             if hearing.is_due(tick) {
                 let now = self.steering.time_of(at, moment);
                 let (objectives, breached) = self.objectives.standing(at.service, at.canary);
@@ -247,6 +253,9 @@ impl Control {
                 self.steering.judge(at, Seen { objectives, ..seen }, said, moment);
             }
         }
+        if self.steering.wants_snapshot() {
+            self.steering.remember_all(&self.hearings, moment);
+        }
     }
 
     /// Lets the hearings follow what changed, under the table that was stored.
@@ -255,12 +264,14 @@ impl Control {
         let epoch = table.epoch;
         let now = Now { tick: Tick::at(moment.now - self.started), epoch };
         let mut hearings = std::mem::take(&mut self.hearings);
+        let mut pasts = self.steering.take_pasts();
         for (at, rollout) in self.steering.all() {
             let names = rollout.names();
             let weights_bp = table.dials.of(ServiceId(at.service as u32)).weights_bp();
             if changes.begun.contains(&at) {
+                let past = pasts.remove(&rollout.run);
                 if let Some(about) = self.about(at) {
-                    hearings.begin(names, &about, weights_bp, now);
+                    hearings.begin(&about, past, weights_bp, now);
                 }
                 continue;
             }
@@ -290,6 +301,7 @@ impl Control {
             cells: self.layout.current(),
             service: at.service,
             canary: at.canary,
+            rollout,
             plan,
         })
     }
@@ -353,6 +365,7 @@ impl Control {
         let hash: Arc<str> = config.config_hash.into();
         self.routes = config.routes;
         self.settings = config.settings;
+        self.steering.keep(self.settings.journal);
         self.config = ConfigView {
             hash: hash.clone(),
             last_reload_successful: true,

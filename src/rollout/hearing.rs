@@ -4,12 +4,14 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    EvidenceArm, Obstacle, Plan, Seen, Split, Subject, Told, Verdict, evidence::Evidence,
-    layout::Cell, steering::Said,
+    Beginning, Evidence, EvidenceArm, EvidenceInput, EvidenceSnapshot, JudgedRoute, Obstacle, Plan,
+    Recorded, Seen, Source, Split, Subject, Told, Verdict, Yardstick,
+    layout::Cell,
+    steering::{Rollout, Said},
 };
 use crate::{
-    judge::{BreakerState, Component, Judge, Level, Pods},
-    measure::{Batch, Cut, Epoch, Kind, Ledger, RecorderId, RecorderKey, Tick},
+    judge::{BreakerState, Component, Level, Pods},
+    measure::{Batch, Cut, Epoch, Kind, Ledger, RecorderId, Tick},
     routing::{ArmIndex, BUCKETS, RouteTable, Service},
 };
 
@@ -23,6 +25,8 @@ const QUIET: u32 = 300;
 #[derive(Debug, Default)]
 pub(super) struct Hearings {
     all: HashMap<Names, Hearing>,
+    /// By service: all canaries of one are held against the same yardstick.
+    yards: HashMap<Arc<str>, Yardstick>,
     /// By recorder id: the hearings that its keyed requests are trials of.
     keyed: HashMap<RecorderId, Vec<(Names, EvidenceArm)>>,
 }
@@ -31,17 +35,24 @@ pub(super) struct Hearings {
 #[derive(Debug)]
 pub(super) struct Hearing {
     evidence: Evidence,
+    beginning: Beginning,
+    /// What the journal is still to be told.
+    notes: Vec<Recorded>,
+    inputs: Vec<EvidenceInput>,
     /// By stratum: the cap on the canaries' weights in its cohorts.
     caps: Vec<Option<u16>>,
     splits: Vec<Split>,
+    weights_bp: Vec<u16>,
     epoch: Epoch,
-    members: Vec<RecorderKey>,
+    sources: Vec<Source>,
     /// The tick from which on the weights are as they are.
     since: Tick,
     /// Requests so far, and when the last of them was seen.
     requests: u64,
     heard_at: Tick,
     breaker: BreakerState,
+    /// Whether something was judged since the last step.
+    news: bool,
 }
 
 /// What one hearing is about.
@@ -51,7 +62,16 @@ pub(super) struct About<'a> {
     /// Index of the service, and of the canary among its canaries.
     pub(super) service: usize,
     pub(super) canary: usize,
+    pub(super) rollout: &'a Rollout,
     pub(super) plan: &'a Plan,
+}
+
+/// The recorders whose requests are drawn.
+struct Members<'a> {
+    sources: Vec<(&'a Cell, Source)>,
+    /// By stratum: the cap on its weights.
+    caps: Vec<Option<u16>>,
+    cohorts: Vec<Arc<str>>,
 }
 
 /// Where the ledger and the table stand.
@@ -62,50 +82,79 @@ pub(super) struct Now {
 }
 
 impl About<'_> {
-    fn arms(&self) -> &Service {
+    fn service(&self) -> &Service {
         &self.routes.services()[self.service]
     }
 
-    /// Those of its recorders whose requests are drawn, with the stratum of each, and the caps of
-    /// the strata.
-    fn members(&self) -> (Vec<(&Cell, u16)>, Vec<Option<u16>>) {
+    /// Its recorders whose requests are drawn, and the caps of the strata.
+    fn sources(&self) -> Members<'_> {
         let mut caps = vec![None];
+        let mut cohorts: Vec<Arc<str>> = Vec::new();
+        let routes: Vec<usize> = self.route_places();
         let mine = |arm: ArmIndex| arm.0 == 0 || usize::from(arm.0) == self.canary + 1;
         let drawn = self.cells.iter().filter(|cell| {
             cell.service == self.service && mine(cell.arm) && cell.policy.pin.is_none()
         });
-        let mut members = Vec::new();
+        let mut sources = Vec::new();
         for cell in drawn {
-            let cap = cell.policy.max_weight_bp;
-            let stratum = caps.iter().position(|known| *known == cap).unwrap_or_else(|| {
-                caps.push(cap);
-                caps.len() - 1
-            });
-            members.push((cell, stratum as u16));
+            let source = Source {
+                key: cell.key,
+                is_canary: cell.arm.0 > 0,
+                stratum: place_of(&mut caps, &cell.policy.max_weight_bp),
+                route: routes.iter().position(|route| *route == cell.route).unwrap_or(0) as u16,
+                cohort: place_of(&mut cohorts, &cell.labels.cohort),
+            };
+            sources.push((cell, source));
         }
-        (members, caps)
+        Members { sources, caps, cohorts }
     }
 
-    fn subject(&self, members: &[(&Cell, u16)]) -> Subject {
-        let of = |canary: bool| {
-            let mut keys: Vec<(RecorderKey, u16)> = Vec::new();
-            for (cell, stratum) in members.iter().filter(|(cell, _)| (cell.arm.0 > 0) == canary) {
-                keys.extend([(cell.key, *stratum), (cell.other, *stratum)]);
-            }
-            keys.sort_unstable();
-            keys.dedup();
-            keys
-        };
+    fn route_places(&self) -> Vec<usize> {
+        let routes = self.routes.routes().enumerate();
+        let mine = routes.filter(|(_, route)| route.service.0 as usize == self.service);
+        mine.map(|(place, _)| place).collect()
+    }
+
+    fn subject(&self, sources: &[(&Cell, Source)], cohorts: Vec<Arc<str>>) -> Subject {
         let routes = self.routes.routes().filter(|route| route.service.0 as usize == self.service);
         let judge = &self.plan.judge;
+        // What has no slots of its own counts in those of another.
+        let spilled = |(cell, source): &(&Cell, Source)| Source { key: cell.other, ..*source };
+        let mut others: Vec<Source> = sources.iter().map(spilled).collect();
+        others.sort_unstable_by_key(|source| source.key);
+        others.dedup_by_key(|source| source.key);
         Subject {
-            judge: judge.config(vec![Component::service(&self.arms().name)]),
+            judge: judge.config(vec![Component::service(&self.service().name)]),
             tolerate: judge.tolerate,
             promote_within: judge.promote_within,
-            timeout: routes.map(|route| route.timeout).max().unwrap_or(Duration::from_secs(10)),
             pods: self.pods(),
-            baseline: of(false),
-            canary: of(true),
+            warmup: self.rollout.state.warmup,
+            units_lost: false,
+            routes: routes
+                .map(|route| JudgedRoute { name: route.name.clone(), timeout: route.timeout })
+                .collect(),
+            cohorts,
+            sources: sources.iter().map(|(_, source)| *source).chain(others).collect(),
+        }
+    }
+
+    fn beginning(&self, subject: &Subject, now: Now, splits: &[Split]) -> Beginning {
+        Beginning {
+            service: self.rollout.service.clone(),
+            canary: self.rollout.canary.clone(),
+            version: self.rollout.state.version.clone(),
+            plan: self.rollout.state.plan.clone(),
+            judge: subject.judge.clone(),
+            tolerate: subject.tolerate,
+            promote_within: subject.promote_within,
+            pods: subject.pods,
+            warmup: subject.warmup,
+            units_lost: subject.units_lost,
+            routes: subject.routes.iter().map(|it| (it.name.clone(), it.timeout)).collect(),
+            cohorts: subject.cohorts.clone(),
+            from: now.tick,
+            epoch: now.epoch,
+            splits: splits.to_vec(),
         }
     }
 
@@ -113,7 +162,7 @@ impl About<'_> {
     /// than one endpoint. One endpoint alone may hide any number.
     fn pods(&self) -> Option<Pods> {
         let count = |arm: usize| {
-            let upstream = self.routes.upstream(self.arms().arms[arm].upstream);
+            let upstream = self.routes.upstream(self.service().arms[arm].upstream);
             let endpoints = upstream.endpoints.len() as u32;
             upstream.replicas.or((endpoints > 1).then_some(endpoints))
         };
@@ -121,26 +170,57 @@ impl About<'_> {
     }
 }
 
+fn place_of<T: Clone + PartialEq>(known: &mut Vec<T>, one: &T) -> u16 {
+    let place = known.iter().position(|other| other == one).unwrap_or_else(|| {
+        known.push(one.clone());
+        known.len() - 1
+    });
+    place as u16
+}
+
 impl Hearings {
-    /// A rollout begins to be judged, under these weights of all canaries.
-    pub(super) fn begin(&mut self, names: Names, about: &About<'_>, weights_bp: &[u16], now: Now) {
-        let (members, caps) = about.members();
+    /// A rollout begins to be judged, under these weights of all canaries; or goes on where the
+    /// evidence of a process before it ended.
+    pub(super) fn begin(
+        &mut self,
+        about: &About<'_>,
+        past: Option<EvidenceSnapshot>,
+        weights_bp: &[u16],
+        now: Now,
+    ) {
+        let Members { sources, caps, cohorts } = about.sources();
         let splits = splits(&caps, weights_bp, about.canary);
-        let subject = about.subject(&members);
-        let keys = members.iter().map(|(cell, _)| cell.key).collect();
-        let evidence = Evidence::new(subject, now.tick, now.epoch, splits.clone());
+        let mut subject = about.subject(&sources, cohorts);
+        // A rollout that was under way, and whose records are lost.
+        subject.units_lost = past.is_none() && about.rollout.is_under_way();
+        let beginning = about.beginning(&subject, now, &splits);
+        let mut notes = vec![Recorded::Begin(Box::new(beginning.clone()))];
+        let evidence = match past {
+            Some(past) => {
+                let (evidence, input) =
+                    Evidence::restore(subject, past, now.tick, now.epoch, splits.clone());
+                notes.push(Recorded::Input(input));
+                evidence
+            }
+            None => Evidence::new(subject, now.tick, now.epoch, splits.clone()),
+        };
         let hearing = Hearing {
             evidence,
+            beginning,
+            notes,
+            inputs: Vec::new(),
             caps,
             splits,
+            weights_bp: weights_bp.to_vec(),
             epoch: now.epoch,
-            members: keys,
+            sources: sources.iter().map(|(_, source)| *source).collect(),
             since: now.tick,
             requests: 0,
             heard_at: now.tick,
             breaker: BreakerState::Closed,
+            news: false,
         };
-        self.all.insert(names, hearing);
+        self.all.insert(about.rollout.names(), hearing);
     }
 
     /// Ends the hearings that are not to go on, and learns which recorders belong to the others.
@@ -148,18 +228,44 @@ impl Hearings {
         self.keyed.clear();
         self.all.retain(|names, hearing| {
             let Some(about) = goes_on(names) else { return false };
-            let (members, caps) = about.members();
-            let keys: Vec<RecorderKey> = members.iter().map(|(cell, _)| cell.key).collect();
-            if keys != hearing.members {
-                hearing.evidence.reshape(about.subject(&members));
-                (hearing.members, hearing.caps) = (keys, caps);
-            }
-            for (cell, stratum) in members {
-                let arm = EvidenceArm { stratum, is_canary: cell.arm.0 > 0 };
+            let Members { sources, caps, cohorts } = about.sources();
+            hearing.regroup(&about, &sources, caps, cohorts);
+            for (cell, source) in sources {
+                let arm = EvidenceArm { stratum: source.stratum, is_canary: source.is_canary };
                 self.keyed.entry(cell.id).or_default().push((names.clone(), arm));
             }
             true
         });
+        let mut subjects: HashMap<Arc<str>, Vec<&Subject>> = HashMap::new();
+        for ([service, _], hearing) in &self.all {
+            subjects.entry(service.clone()).or_default().push(hearing.evidence.subject());
+        }
+        self.yards.retain(|service, _| subjects.contains_key(service));
+        for (service, subjects) in subjects {
+            self.yards.entry(service).or_default().measure(subjects);
+        }
+    }
+
+    /// One tick is over: deadlines are set where they are due.
+    pub(super) fn measure(&mut self, ledger: &mut Ledger, tick: Tick) {
+        self.yards.values_mut().for_each(|yard| yard.refresh(ledger, tick));
+    }
+
+    /// One tick is over for one hearing: what has become final is judged.
+    pub(super) fn listen(
+        &mut self,
+        names: &Names,
+        ledger: &mut Ledger,
+        tick: Tick,
+    ) -> Option<&mut Hearing> {
+        let (hearing, yard) = (self.all.get_mut(names)?, self.yards.get(&names[0])?);
+        hearing.listen(ledger, yard, tick);
+        Some(hearing)
+    }
+
+    /// All hearings, for the journal.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Names, &Hearing)> {
+        self.all.iter()
     }
 
     /// The hearing of a rollout.
@@ -195,38 +301,105 @@ impl Hearings {
         cut: Cut,
     ) -> bool {
         let Some(hearing) = self.all.get_mut(names) else { return false };
-        let splits = splits(&hearing.caps, weights_bp, canary);
-        let others = splits != hearing.splits;
         if now.epoch == hearing.epoch {
             return false;
         }
         hearing.epoch = now.epoch;
-        if !others {
-            hearing.evidence.same_weights(now.epoch);
-        } else {
+        let splits = splits(&hearing.caps, weights_bp, canary);
+        let others_changed = weights_bp.iter().zip(&hearing.weights_bp).enumerate();
+        let others_changed = others_changed
+            .filter(|(place, _)| *place != canary)
+            .any(|(_, (now, before))| now != before);
+        hearing.weights_bp = weights_bp.to_vec();
+        if others_changed {
+            let input = hearing.evidence.others_changed();
+            hearing.note(input);
+        }
+        let others = splits != hearing.splits;
+        let input = if others {
             hearing.splits.clone_from(&splits);
             hearing.since = now.tick;
-            hearing.evidence.reweigh(now.epoch, now.tick, splits, cut);
-        }
+            hearing.evidence.reweigh(now.epoch, now.tick, splits, cut)
+        } else {
+            hearing.evidence.same_weights(now.epoch)
+        };
+        hearing.note(input);
         others
     }
 }
 
 impl Hearing {
-    /// One tick is over.
-    pub(super) fn listen(&mut self, ledger: &mut Ledger, tick: Tick) {
-        self.evidence.tick(ledger, tick);
+    fn note(&mut self, input: EvidenceInput) {
+        self.notes.push(Recorded::Input(input));
+    }
+
+    /// What the journal is to be told, in order.
+    pub(super) fn notes(&mut self) -> Vec<Recorded> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// What it is made of, and what it has come to.
+    pub(super) const fn state(&self) -> (&Beginning, &Evidence) {
+        (&self.beginning, &self.evidence)
+    }
+
+    fn listen(&mut self, ledger: &mut Ledger, yard: &Yardstick, tick: Tick) {
+        let mut inputs = std::mem::take(&mut self.inputs);
+        self.evidence.gather(ledger, yard, tick, &mut inputs);
+        for input in inputs.drain(..) {
+            self.news |= matches!(input, EvidenceInput::Block(_));
+            self.evidence.take(&input);
+            self.note(input);
+        }
+        self.inputs = inputs;
         if tick.0.is_multiple_of(10) {
-            let requests = self.members.iter().map(|key| ledger.totals(*key).started).sum();
+            let requests = self.sources.iter().map(|it| ledger.totals(it.key).started).sum();
             if requests != self.requests {
                 (self.requests, self.heard_at) = (requests, tick);
             }
         }
     }
 
+    /// Follows another table: other recorders, pods, plans.
+    fn regroup(
+        &mut self,
+        about: &About<'_>,
+        sources: &[(&Cell, Source)],
+        caps: Vec<Option<u16>>,
+        cohorts: Vec<Arc<str>>,
+    ) {
+        if self.beginning.plan != about.rollout.state.plan {
+            self.beginning.plan.clone_from(&about.rollout.state.plan);
+            self.notes.push(Recorded::Plan(self.beginning.plan.clone()));
+        }
+        if let Some(input) = self.evidence.set_pods(about.pods()) {
+            self.note(input);
+        }
+        let keys: Vec<Source> = sources.iter().map(|(_, source)| *source).collect();
+        if keys == self.sources {
+            return;
+        }
+        let subject = Subject {
+            units_lost: self.evidence.subject().units_lost,
+            ..about.subject(sources, cohorts)
+        };
+        let now = Now { tick: self.beginning.from, epoch: self.beginning.epoch };
+        self.beginning = about.beginning(&subject, now, &self.beginning.splits);
+        self.notes.push(Recorded::Begin(Box::new(self.beginning.clone())));
+        self.evidence.regroup(subject);
+        (self.sources, self.caps) = (keys, caps);
+    }
+
+    /// The outcome of a probe of an open breaker.
+    pub(super) fn probe(&mut self, ok: bool) {
+        let input = self.evidence.probe(ok);
+        self.note(input);
+    }
+
     /// The proof of the stage begins anew, under the same weights.
     pub(super) fn enter_stage(&mut self, tick: Tick) {
-        self.evidence.enter_stage(tick);
+        let input = self.evidence.enter_stage(tick);
+        self.note(input);
     }
 
     /// Whether a step is due at a tick: once a second, where blocks end, and as soon as the
@@ -234,7 +407,8 @@ impl Hearing {
     pub(super) fn is_due(&mut self, tick: Tick) -> bool {
         let breaker = self.evidence.judge().breaker();
         let tripped = std::mem::replace(&mut self.breaker, breaker) != breaker;
-        tripped || self.evidence.has_news() || tick.0.is_multiple_of(10) || self.block_ends(tick)
+        let news = std::mem::take(&mut self.news);
+        tripped || news || tick.0.is_multiple_of(10) || self.block_ends(tick)
     }
 
     /// What a step goes by.
@@ -274,13 +448,9 @@ impl Hearing {
     }
 
     fn block_ends(&self, tick: Tick) -> bool {
-        let block = block_ticks(self.evidence.judge());
+        let block = self.evidence.judge().block_ticks().max(1);
         tick.0.saturating_sub(self.since.0).is_multiple_of(block)
     }
-}
-
-fn block_ticks(judge: &Judge) -> u32 {
-    (judge.block_seconds() * 10).max(1)
 }
 
 /// The weights of a canary and of the baseline by stratum.

@@ -17,7 +17,7 @@ mod writer;
 pub use line::Line;
 pub use read::{Chain, Place, ReadError, read_journal};
 
-pub(super) use open::{Record, open};
+pub(super) use open::{Found, Record, open};
 
 use std::{
     sync::{

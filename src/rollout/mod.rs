@@ -12,6 +12,8 @@ mod journal;
 mod layout;
 mod objectives;
 mod plan;
+mod recall;
+mod record;
 mod running;
 mod shares;
 mod snapshot;
@@ -26,7 +28,10 @@ mod workers;
 mod testing;
 
 pub use decision::{Decision, DecisionKind, Told};
-pub use evidence::{Arm as EvidenceArm, Evidence, Split, Subject};
+pub use evidence::{
+    Arm as EvidenceArm, Armed, EndedTicks, Evidence, EvidenceSnapshot, FedBlock,
+    Input as EvidenceInput, JudgedRoute, Newcomers, Source, Split, Subject, Yardstick,
+};
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};
 pub use objectives::ObjectiveView;
@@ -34,6 +39,8 @@ pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,
     ServicePlan, SessionPolicy, Settings, Slo, Stage, Tolerance,
 };
+pub use recall::{Recall, Replayed};
+pub use record::{Beginning, LiveRollout, Memory, Record, Recorded, StepInput};
 pub use running::{Running, Start, StartError, WorkerLink, start};
 pub use snapshot::{
     CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,

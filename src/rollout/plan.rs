@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::judge::{Component, JudgeConfig};
 
 /// What the control plane needs from the configuration.
@@ -59,7 +61,7 @@ pub struct CanaryPlan {
 }
 
 /// A list of stages and how they are judged.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// `standard`, the name it was given, or `risk: medium` and so on.
     pub name: Arc<str>,
@@ -74,7 +76,7 @@ pub struct Plan {
 }
 
 /// A step of a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
     /// The canary's weight in buckets of 0.01 %.
     pub weight_bp: u16,
@@ -87,7 +89,7 @@ pub struct Stage {
 }
 
 /// The judge's settings. Probabilities are shares of 1.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeSettings {
     /// Alpha over the whole rollout.
     pub false_rollback: f64,
@@ -132,16 +134,14 @@ impl JudgeSettings {
             tolerate_errors: self.tolerate.errors,
             margin_errors: self.promote_within.errors,
             margin_latency: self.promote_within.latency,
-            block_seconds: self
-                .block
-                .map_or(default.block_seconds, |block| block.as_secs().max(1) as u32),
+            block_ticks: self.block.map_or(default.block_ticks, JudgeConfig::ticks_of),
             ..default
         }
     }
 }
 
 /// What does not count as drift.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tolerance {
     /// Relative slowdown, as a share of 1.
     pub latency: f64,
@@ -152,7 +152,7 @@ pub struct Tolerance {
 }
 
 /// The margin of non-inferiority that a promotion proves.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Margin {
     /// Relative slowdown, as a share of 1.
     pub latency: f64,
@@ -161,7 +161,7 @@ pub struct Margin {
 }
 
 /// What happens when a stage is still undecided after a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inconclusive {
     /// That time.
     pub period: Duration,
@@ -176,7 +176,8 @@ impl Default for Inconclusive {
 }
 
 /// The configured outcome of an undecided stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fallback {
     /// Stay and say so.
     Hold,

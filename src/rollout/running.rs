@@ -2,6 +2,7 @@
 //! hold of them.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -13,11 +14,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::time::Instant;
 
 use super::{
-    Handle, NewConfig, Settings,
+    Decision, Handle, Memory, NewConfig, Record, Settings,
     control::{Control, Parts, WorkerEnd, moment},
     handle::{INBOX, Message},
     journal,
     layout::OutOfIds,
+    recall::recall_all,
     steering::Steering,
 };
 use crate::{
@@ -106,8 +108,13 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub fn start(start: Start) -> Result<Running, StartError> {
-    let mut found = journal::open(&start.settings.state_dir, start.settings.journal)?;
-    let decisions = std::mem::take(&mut found.decisions);
+    let mut found: journal::Found<Record, Memory> =
+        journal::open(&start.settings.state_dir, start.settings.journal)?;
+    let memory = found.snapshot.take().unwrap_or_default();
+    let mut decisions: BTreeMap<u64, Decision> =
+        memory.decisions.into_iter().map(|decision| (decision.seq, decision)).collect();
+    decisions.extend(found.decisions.drain(..).map(|decision| (decision.seq, decision)));
+    let recalled = recall_all(memory.live, std::mem::take(&mut found.records));
     let (inbox, messages) = bounded(INBOX);
     let (journal, journal_thread) = found.write(inbox.clone()).map_err(StartError::Thread)?;
     let (ends, links) = (0..start.workers).map(|_| link()).unzip();
@@ -116,7 +123,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         settings: start.settings,
         config_hash: start.config_hash,
     };
-    let steering = Steering::new(journal, decisions);
+    let steering = Steering::new(journal, decisions.into_values(), recalled);
     let parts = Parts { started: start.started, ends, config, steering };
     let mut control =
         Control::new(parts, moment()).map_err(|OutOfIds| StartError::TooManyRecorders)?;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Decision, DecisionKind, ObjectiveView, Phase, Status};
+use super::{Decision, DecisionKind, JournalCounts, ObjectiveView, Phase, Status};
 use crate::measure::{
     Counters, DURATION_BOUNDS_US, OVERHEAD_BUCKETS, ShedReason, Totals, UpstreamConnections,
 };
@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub config: ConfigView,
     /// Whether the journal takes writes.
     pub journal_writable: bool,
+    /// What the journal did since the start of the process.
+    pub journal: JournalCounts,
     /// The last decisions, oldest first; at most [`Snapshot::RECENT`].
     pub recent: Vec<Arc<Decision>>,
 }

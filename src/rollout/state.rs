@@ -4,9 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    Action, Change, Decision, DecisionKind, Forbidden, Phase, Plan, Seen, step::Rollout as Life,
-};
+use super::{Action, Decision, DecisionKind, Forbidden, Phase, Plan, Seen, step::Rollout as Life};
 
 /// Where a rollout is.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,18 +114,6 @@ impl State {
     /// over.
     pub(super) fn is_judged(&self) -> bool {
         !self.life.is_over() && (self.plan.is_some() || self.weight_bp() > 0)
-    }
-
-    /// What was seen, and what comes of it: the life after the step, and where something changed
-    /// what to call it.
-    pub(super) fn step(&self, seen: &Seen) -> (Life, Option<Change>, bool) {
-        match &self.plan {
-            Some(plan) => {
-                let step = self.life.step(plan, seen);
-                (step.rollout, step.change, step.fresh_proof)
-            }
-            None => (self.life.clone(), None, false),
-        }
     }
 
     /// What a person asks for.

@@ -11,9 +11,12 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    CanaryPlan, Change, Command, Decision, DecisionKind, Refused, RolloutStatus, Seen, ServicePlan,
-    Snapshot, Told, Verdict, Why,
-    journal::Journal,
+    CanaryPlan, Change, Command, Decision, DecisionKind, EvidenceSnapshot, JournalCounts,
+    JournalSettings, LiveRollout, Memory, Record, Recorded, Refused, RolloutStatus, Seen,
+    ServicePlan, Snapshot, StepInput, Told, Verdict, Why,
+    hearing::Hearings,
+    journal,
+    recall::{Course, Recalled, course},
     state::{State, Turn},
 };
 use crate::routing::BUCKETS;
@@ -27,6 +30,9 @@ const UNSENT: usize = 1024;
 
 /// Who decides when nobody asked.
 const OURSELVES: &str = "haldane";
+
+/// The journal of the control plane.
+pub(super) type Journal = journal::Journal<Record, Memory>;
 
 /// Waits for a command to be in force.
 pub(super) type Answer = oneshot::Sender<Result<RolloutStatus, Refused>>;
@@ -87,8 +93,10 @@ struct Clock {
 }
 
 impl Clock {
+    /// In whole milliseconds, as the journal has it.
     fn at(self, moment: Moment) -> Duration {
-        self.before + moment.now.saturating_duration_since(self.since)
+        let now = self.before + moment.now.saturating_duration_since(self.since);
+        Duration::from_millis(now.as_millis() as u64)
     }
 }
 
@@ -141,11 +149,19 @@ pub(super) struct Steering {
     recent: VecDeque<Arc<Decision>>,
     config_hash: Arc<str>,
     changes: Changes,
+    /// By run: what the journal knows of rollouts of a process before.
+    recalled: HashMap<u64, Recalled>,
+    /// By run: the evidence of those that go on.
+    pasts: HashMap<u64, EvidenceSnapshot>,
 }
 
 impl Steering {
     /// Nothing is rolled out yet; the decisions are those of the journal.
-    pub(super) fn new(journal: Journal, decisions: Vec<Decision>) -> Self {
+    pub(super) fn new(
+        journal: Journal,
+        decisions: impl IntoIterator<Item = Decision>,
+        recalled: HashMap<u64, Recalled>,
+    ) -> Self {
         let mut steering = Self {
             services: Vec::new(),
             rollouts: Vec::new(),
@@ -157,6 +173,8 @@ impl Steering {
             recent: VecDeque::new(),
             config_hash: "".into(),
             changes: Changes::default(),
+            recalled,
+            pasts: HashMap::new(),
         };
         for decision in decisions {
             steering.remember(Arc::new(decision));
@@ -184,6 +202,16 @@ impl Steering {
     /// The last decisions, oldest first.
     pub(super) fn recent(&self) -> impl Iterator<Item = &Arc<Decision>> {
         self.recent.iter()
+    }
+
+    /// What the journal did since the start of the process.
+    pub(super) fn journal_counts(&self) -> JournalCounts {
+        self.journal.counts()
+    }
+
+    /// How much the journal keeps from now on.
+    pub(super) fn keep(&self, settings: JournalSettings) {
+        self.journal.keep(settings);
     }
 
     /// Whether the journal takes writes.
@@ -218,6 +246,7 @@ impl Steering {
                 let mut state = State::resume(&decision, plan.plan.clone(), plan.warmup, room_bp);
                 state.configured = plan.version.clone();
                 self.rollouts[at.service][at.canary].go_on(&decision, state, moment);
+                self.recall(at, room_bp, moment);
             }
         }
         for at in self.places() {
@@ -235,6 +264,29 @@ impl Steering {
                 tracing::warn!(%refused, service = %self.at(at).service, "the weight stays lower");
             }
         }
+    }
+
+    /// Goes on where a process before this one ended. What it had lowered without being able to
+    /// say so is decided again.
+    fn recall(&mut self, at: At, room_bp: u16, moment: Moment) {
+        let rollout = &mut self.rollouts[at.service][at.canary];
+        let Some(recalled) = self.recalled.remove(&rollout.run) else { return };
+        rollout.clock.before = rollout.clock.before.max(recalled.time);
+        rollout.state.life = recalled.life;
+        rollout.state.life.lower_to(room_bp);
+        self.pasts.insert(rollout.run, recalled.evidence);
+        if let Some((change, life)) = recalled.again {
+            let mut state = State { life, ..rollout.state.clone() };
+            state.reason = reason(change, "decided again after a restart");
+            let turn = Turn { kind: change.into(), state, fresh_proof: false };
+            // A lowering is never refused.
+            let _ = self.propose(at, turn, OURSELVES, moment, None);
+        }
+    }
+
+    /// The evidence of rollouts that go on, by run.
+    pub(super) fn take_pasts(&mut self) -> HashMap<u64, EvidenceSnapshot> {
+        std::mem::take(&mut self.pasts)
     }
 
     /// Takes over the rollouts whose configured version stays; the others stand at 0. Returns
@@ -343,27 +395,64 @@ impl Steering {
         let rollout = &mut self.rollouts[at.service][at.canary];
         rollout.seen = seen;
         rollout.said = said;
-        let (life, change, fresh_proof) = rollout.state.step(&seen);
-        let before_bp = rollout.state.weight_bp();
-        let Some(change) = change else {
-            // While a raise is on its way the state it leads to stands already.
-            if rollout.pending.is_none() {
-                rollout.state.life = life;
+        let pending = rollout.pending.as_ref().map(|pending| &pending.turn.state.life);
+        let course = course(&rollout.state.life, rollout.state.plan.as_deref(), pending, &seen);
+        self.record(at, Recorded::Step(StepInput::of(&seen)), moment);
+        let (change, life, fresh_proof) = match course {
+            Course::Waits => return,
+            Course::Stays(life) => {
+                self.rollouts[at.service][at.canary].state.life = life;
+                return;
             }
-            return;
+            Course::Turns(_, life, _)
+                if life.weight_bp() > self.at(at).state.weight_bp() && !self.can_raise() =>
+            {
+                return;
+            }
+            Course::Turns(change, life, fresh_proof) => (change, life, fresh_proof),
         };
-        let raises = life.weight_bp() > before_bp;
-        let waits =
-            rollout.pending.as_ref().is_some_and(|it| it.turn.state.weight_bp() > before_bp);
-        if raises && (waits || !self.can_raise()) {
-            return;
-        }
-        let rollout = &self.rollouts[at.service][at.canary];
+        let rollout = self.at(at);
         let mut state = State { life, ..rollout.state.clone() };
         state.reason = reason(change, &rollout.said.told.sentence);
         let turn = Turn { kind: change.into(), state, fresh_proof };
         // The queue has room; where it is lost the next step tries again.
         let _ = self.propose(at, turn, OURSELVES, moment, None);
+    }
+
+    /// Tells the journal what a rollout was told. What finds no room is counted there: evidence
+    /// goes on without it, and only a restart loses something.
+    pub(super) fn record(&mut self, at: At, what: Recorded, moment: Moment) {
+        let rollout = &self.rollouts[at.service][at.canary];
+        let at_ms = rollout.clock.at(moment).as_millis() as u64;
+        let _ = self.journal.append_block(Record { run: rollout.run, at_ms, what });
+    }
+
+    /// Whether the journal wants to be told everything.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        self.unsent.is_empty() && self.journal.wants_snapshot()
+    }
+
+    /// Tells the journal everything, so that it can begin anew from here.
+    pub(super) fn remember_all(&mut self, hearings: &Hearings, moment: Moment) {
+        let live = hearings.all().filter_map(|(names, hearing)| {
+            let rollout = self.all().find(|(_, rollout)| rollout.names() == *names)?.1;
+            let (beginning, evidence) = hearing.state();
+            let pending = rollout.pending.as_ref().map(|it| it.turn.state.life.clone());
+            Some(LiveRollout {
+                run: rollout.run,
+                at_ms: rollout.clock.at(moment).as_millis() as u64,
+                beginning: beginning.clone(),
+                life: rollout.state.life.clone(),
+                pending,
+                evidence: evidence.snapshot(),
+            })
+        });
+        let live = live.collect();
+        let mut decisions: Vec<Decision> =
+            self.known.values().map(|decision| Decision::clone(decision)).collect();
+        decisions.sort_unstable_by_key(|decision| decision.seq);
+        // It had room just now; otherwise it is asked for again.
+        let _ = self.journal.append_snapshot(Memory { decisions, live });
     }
 
     /// What the last step went by, at this moment.
@@ -425,6 +514,7 @@ impl Steering {
             };
             if pending.seq <= durable {
                 self.enter(at, pending.turn, pending.seq, moment);
+                self.record(at, Recorded::InForce(pending.seq), moment);
                 self.changes.answers.extend(pending.answer.map(|answer| (at, answer)));
             } else if pending.until.is_some_and(|until| until <= moment.now) {
                 self.withdraw(at, moment);
@@ -601,6 +691,11 @@ impl Rollout {
         if decision.phase == super::Phase::RolledBack {
             self.said.verdict = Verdict::Rollback;
         }
+    }
+
+    /// Whether it began in a process before this one, so that it has been judged already.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.clock.before.is_zero()
     }
 
     /// The weight that it has, is about to have, or comes back to.

@@ -66,6 +66,7 @@ impl View<'_> {
             counters: *self.ledger.counters(),
             config: self.config.clone(),
             journal_writable: self.steering.is_writable(),
+            journal: self.steering.journal_counts(),
             recent: self.steering.recent().cloned().collect(),
         }
     }

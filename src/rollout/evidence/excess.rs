@@ -1,19 +1,22 @@
 //! Excess: how many bad responses the canary gave beyond the baseline's share, as far as that is
 //! beyond doubt.
 
-use crate::measure::Block;
+use serde::{Deserialize, Serialize};
+
+use super::pairs;
+use crate::measure::{Block, Cell};
 
 /// Standard deviations that are taken off: a cap on harm may not be reached by chance.
 const SIGMAS: f64 = 3.0;
 
 /// Counts since the rollout began.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Excess {
     slow: Pair,
     failed: Pair,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Pair {
     /// Bad requests of the canary, and those expected at the baseline's rate.
     bad: f64,
@@ -40,15 +43,17 @@ impl Excess {
 }
 
 impl Pair {
-    fn add(&mut self, block: &Block, bad: impl Fn(&crate::measure::Cell) -> u64) {
-        let mut sums = [[0.0; 2]; 2];
-        for cell in &block.cells {
-            let [started, sum] = &mut sums[usize::from(cell.arm.min(1))];
-            *started += cell.started as f64;
-            *sum += bad(cell) as f64;
-        }
-        let [[baseline_started, baseline_bad], [canary_started, canary_bad]] = sums;
-        if baseline_started > 0.0 {
+    fn add(&mut self, block: &Block, bad: impl Fn(&Cell) -> u64) {
+        for pair in pairs(block) {
+            let sum = |cells: &[&Cell], count: &dyn Fn(&Cell) -> u64| {
+                cells.iter().map(|cell| count(cell)).sum::<u64>() as f64
+            };
+            let [baseline_started, canary_started] =
+                pair.arms.each_ref().map(|cells| sum(cells, &|cell| cell.started));
+            let [baseline_bad, canary_bad] = pair.arms.each_ref().map(|cells| sum(cells, &bad));
+            if baseline_started == 0.0 {
+                continue;
+            }
             let ratio = canary_started / baseline_started;
             self.bad += canary_bad;
             self.expected += ratio * baseline_bad;

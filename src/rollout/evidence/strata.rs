@@ -1,7 +1,7 @@
 //! From the cells of a block to the strata of the judge. What a sticky user has told before is
 //! left out here.
 
-use super::{Armed, Split, pairs};
+use super::{Armed, Pair, Split, pairs};
 use crate::{
     judge::{ArmCounts, Coin, EDGES, Lag, Stratum},
     measure::{Bad, Block, Cell, Draw, Units},
@@ -22,14 +22,16 @@ pub(super) fn strata(
     units: &mut Units,
 ) -> Vec<Stratum> {
     let mut strata = Vec::new();
-    for (number, keyed, cells) in pairs(block) {
+    let view = View { lag, armed };
+    for Pair { stratum: number, keyed, arms } in pairs(block) {
         let Some(split) = splits.get(usize::from(number)).copied() else { continue };
         if keyed {
-            let place = Place { number, split };
-            sticky(place, cells, View { lag, armed }, units, &mut strata);
+            sticky(Place { number, split }, &arms, view, units, &mut strata);
         } else {
-            let [baseline, canary] = cells.map(|cell| {
-                cell.map_or(ArmCounts::default(), |cell| counts(cell, View { lag, armed }))
+            let [baseline, canary] = arms.map(|cells| {
+                let mut sum = ArmCounts::default();
+                cells.into_iter().for_each(|cell| sum.merge(&counts(cell, view)));
+                sum
             });
             let coin = Coin::Drawn { share: split.omega() };
             strata.push(Stratum { weights: u32::from(number), coin, canary, baseline });
@@ -38,15 +40,15 @@ pub(super) fn strata(
     strata
 }
 
-/// The coin strata of a block: their split, and the baseline's and the canary's cell.
-pub(super) fn coin_cells<'b>(
+/// The coin strata of a block: their split, and the requests of baseline and canary.
+pub(super) fn coin_started<'b>(
     block: &'b Block,
     splits: &'b [Split],
-) -> impl Iterator<Item = (Split, [&'b Cell; 2])> {
-    pairs(block).filter(|(_, keyed, _)| !keyed).filter_map(|(number, _, cells)| {
-        let split = splits.get(usize::from(number)).copied()?;
-        let [Some(baseline), Some(canary)] = cells else { return None };
-        Some((split, [baseline, canary]))
+) -> impl Iterator<Item = (Split, [u64; 2])> {
+    pairs(block).into_iter().filter(|pair| !pair.keyed).filter_map(|pair| {
+        let split = splits.get(usize::from(pair.stratum)).copied()?;
+        let both = pair.arms.iter().all(|cells| !cells.is_empty());
+        both.then(|| (split, pair.arms.map(|cells| cells.iter().map(|cell| cell.started).sum())))
     })
 }
 
@@ -113,38 +115,40 @@ struct Place {
 /// each other probability.
 fn sticky(
     place: Place,
-    cells: [Option<&Cell>; 2],
+    arms: &[Vec<&Cell>; 2],
     view: View,
     units: &mut Units,
     strata: &mut Vec<Stratum>,
 ) {
-    let started = cells.map(|cell| cell.map_or(0, |cell| cell.started));
     let omega = place.split.omega();
     let mut shares = Shares { number: place.number, strata: Vec::new() };
-    shares.at(omega).baseline.started = started[0];
-    shares.at(omega).canary.started = started[1];
-    for (arm, cell) in cells.into_iter().enumerate() {
-        let Some(cell) = cell else { continue };
+    for (arm, cells) in arms.iter().enumerate() {
+        shares.arm(omega, arm).started = cells.iter().map(|cell| cell.started).sum();
+    }
+    for (arm, cells) in arms.iter().enumerate() {
         let draw = Draw::new(place.split.canary_bp, place.split.baseline_bp, arm == 1);
         let mut count = |unit, definition| {
             let share = units.count(unit, definition, draw)?;
             Some(if (share - omega).abs() < SAME_SHARE { omega } else { share })
         };
         for (place, edge) in view.edges() {
-            for unit in cell.slow.get(place).into_iter().flat_map(|bad| &bad.units) {
+            for unit in cells.iter().filter_map(|cell| cell.slow.get(place)).flat_map(|b| &b.units)
+            {
                 let Some(share) = count(*unit, edge) else { continue };
                 let counts = shares.arm(share, arm);
                 counts.slow[edge] += 1;
                 if edge == 0 {
                     // The first event of a unit at the lowest edge, with its depth.
-                    for (graded, bad) in counts.graded.iter_mut().zip(&cell.slow) {
-                        *graded += u64::from(holds(bad, *unit));
+                    for (place, graded) in counts.graded.iter_mut().enumerate() {
+                        let bad = cells.iter().filter_map(|cell| cell.slow.get(place));
+                        *graded += u64::from(bad.into_iter().any(|bad| holds(bad, *unit)));
                     }
                 }
             }
         }
         if let Some(age) = view.age() {
-            for unit in cell.failed.first().into_iter().flat_map(|bad| &bad.units) {
+            let failed = cells.iter().filter_map(|cell| cell.failed.first());
+            for unit in failed.flat_map(|bad| &bad.units) {
                 if let Some(share) = count(*unit, FAILED[age]) {
                     shares.arm(share, arm).errors[age] += 1;
                 }

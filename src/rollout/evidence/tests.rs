@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::{
-    judge::BreakerState,
+    judge::{self, BreakerState, JudgeConfig},
     measure::{Batch, Event, Head, Judging, Kind, OVERHEAD_BUCKETS, Outcome, RecorderId},
-    rollout::JudgeSettings,
 };
 
 const FAST_US: u32 = 10_000;
@@ -13,7 +12,9 @@ const SLOW_US: u32 = 200_000;
 /// One service with one canary at a weight, without a route's worth of configuration.
 struct Scene {
     ledger: Ledger,
+    yardstick: Yardstick,
     evidence: Evidence,
+    inputs: Vec<Input>,
     tick: u32,
     epoch: Epoch,
 }
@@ -35,19 +36,13 @@ impl Scene {
             ledger.bind(RecorderId(id), key);
             key
         });
-        let settings = JudgeSettings::default();
-        let subject = Subject {
-            judge: JudgeConfig { block_seconds: 1, ..JudgeConfig::default() },
-            tolerate: settings.tolerate,
-            promote_within: settings.promote_within,
-            timeout: Duration::from_secs(10),
-            pods: None,
-            baseline: vec![(keys[0], 0)],
-            canary: vec![(keys[1], 0)],
-        };
+        let judge = JudgeConfig { block_ticks: 10, ..JudgeConfig::default() };
+        let sources = vec![Source::plain(keys[0], false), Source::plain(keys[1], true)];
+        let subject = Subject::plain(judge, Duration::from_secs(10), sources);
         let epoch = Epoch::new(0);
+        let yardstick = Yardstick::new([&subject]);
         let evidence = Evidence::new(subject, Tick(0), epoch, split(canary_bp));
-        Self { ledger, evidence, tick: 0, epoch }
+        Self { ledger, yardstick, evidence, tick: 0, epoch, inputs: Vec::new() }
     }
 
     /// A tick in which these requests arrive and end: arm, unit, outcome, latency.
@@ -82,7 +77,12 @@ impl Scene {
         };
         self.ledger.apply(&batch, tick);
         self.ledger.observe(tick.end());
-        self.evidence.tick(&mut self.ledger, tick);
+        self.yardstick.refresh(&mut self.ledger, tick);
+        let before = self.inputs.len();
+        self.evidence.gather(&mut self.ledger, &self.yardstick, tick, &mut self.inputs);
+        for input in &self.inputs[before..] {
+            self.evidence.take(input);
+        }
         self.tick += 1;
     }
 
@@ -189,7 +189,8 @@ fn a_change_of_weight_keeps_each_request_under_its_own() {
     for weight_bp in [5_000, 500, 5_000] {
         scene.epoch = scene.epoch.next();
         let at = Tick(scene.tick);
-        scene.evidence.reweigh(scene.epoch, at, split(weight_bp), Cut::Scheduled);
+        let input = scene.evidence.reweigh(scene.epoch, at, split(weight_bp), Cut::Scheduled);
+        scene.inputs.push(input);
         for tick in 0..200_u32 {
             scene.tick((0..40).map(|place: u32| {
                 let canary = place < if weight_bp == 500 { 2 } else { 20 };
@@ -215,4 +216,107 @@ fn an_outage_trips_the_breaker() {
         scene.tick((0..38).map(|_| (0, 0, Outcome::Ok, FAST_US)).chain(canary));
     }
     assert_eq!(scene.seen().breaker, BreakerState::Open);
+}
+
+/// Users who are slow now and then, through a change of weight, a stage, a probe and failures.
+fn eventful() -> Scene {
+    let mut scene = Scene::new(500);
+    let second_story = |scene: &mut Scene, ticks: u32, weight: u64| {
+        for tick in 0..ticks {
+            scene.tick((0..40_u32).map(|place| {
+                let number = tick * 40 + place;
+                let unit = if place < 30 { u64::from(number % 997) + 1 } else { 0 };
+                let canary = if unit > 0 { unit % 100 < weight } else { place < 32 };
+                let slow = is_slow(number) || (canary && is_slow(number + 7));
+                let outcome =
+                    if is_slow(number + 3) && canary { Outcome::Failed } else { Outcome::Ok };
+                (u32::from(canary), unit, outcome, if slow { SLOW_US } else { FAST_US })
+            }));
+        }
+    };
+    second_story(&mut scene, 400, 5);
+    for (weight_bp, cut) in [(2_500, Cut::Scheduled), (500, Cut::Forced)] {
+        scene.epoch = scene.epoch.next();
+        let at = Tick(scene.tick);
+        let input = scene.evidence.reweigh(scene.epoch, at, split(weight_bp), cut);
+        scene.inputs.push(input);
+        second_story(&mut scene, 300, u64::from(weight_bp / 100));
+    }
+    let input = scene.evidence.enter_stage(Tick(scene.tick));
+    scene.inputs.push(input);
+    scene.inputs.extend(scene.evidence.set_block_ticks(20));
+    second_story(&mut scene, 123, 5);
+    scene
+}
+
+fn written(evidence: &Evidence) -> String {
+    serde_json::to_string(evidence.state()).unwrap()
+}
+
+/// An input as it comes back from the journal.
+fn reread(input: &Input) -> Input {
+    let text = serde_json::to_string(input).unwrap();
+    let read = serde_json::from_str(&text).unwrap();
+    assert_eq!(*input, read, "{text}");
+    read
+}
+
+#[test]
+fn the_same_inputs_make_the_same_evidence() {
+    let mut scene = eventful();
+    let subject = scene.evidence.subject().clone();
+    let mut again = Evidence::new(subject.clone(), Tick(0), Epoch::new(0), split(500));
+    let mut middle = None;
+    for (place, input) in scene.inputs.iter().enumerate() {
+        again.take(&reread(input));
+        if place == scene.inputs.len() / 2 {
+            middle = Some(written(&again));
+        }
+    }
+    assert_eq!(written(&again), written(&scene.evidence));
+    // From the middle on, out of what was written there.
+    let snapshot = serde_json::from_str(&middle.unwrap()).unwrap();
+    let mut halfway = Evidence::recall(subject, snapshot);
+    scene.inputs[scene.inputs.len() / 2 + 1..].iter().for_each(|input| halfway.take(input));
+    assert_eq!(halfway.judge().snapshot(), scene.evidence.judge().snapshot());
+    let now = Tick(scene.tick).end();
+    assert_eq!(halfway.seen(now, 0, None), scene.evidence.seen(now, 0, None));
+    assert_eq!(written(&halfway), written(&scene.evidence));
+    assert!(
+        scene.evidence.units().len() > 50 && scene.evidence.judge().verdict().rollback_ln > 0.0
+    );
+}
+
+#[test]
+fn evidence_outlives_its_process() {
+    let mut scene = eventful();
+    let before = scene.seen();
+    let mut after = Scene::new(500);
+    let subject = after.evidence.subject().clone();
+    let epoch = Epoch::new(0);
+    let snapshot = scene.evidence.snapshot();
+    let (evidence, input) =
+        Evidence::restore(subject.clone(), snapshot, Tick(0), epoch, split(500));
+    after.evidence = evidence;
+    let now = after.seen();
+    assert_eq!(now.verdict.rollback_peak_ln, before.verdict.rollback_peak_ln);
+    assert_eq!((now.proofs, now.canary_requests), (before.proofs, before.canary_requests));
+    assert_eq!(after.evidence.units().len(), scene.evidence.units().len());
+    after.healthy(600);
+    assert!(after.seen().proofs.canary_trials > before.proofs.canary_trials);
+    assert!(after.evidence_ln() >= before.verdict.rollback_peak_ln);
+    // And whoever reads both processes' inputs comes to the same.
+    let mut again = Evidence::new(subject, Tick(0), epoch, split(500));
+    let inputs = scene.inputs.iter().chain([&input]).chain(&after.inputs);
+    inputs.for_each(|input| again.take(input));
+    assert_eq!(again.judge().snapshot(), after.evidence.judge().snapshot());
+}
+
+#[test]
+fn half_of_the_probability_is_left_where_the_units_were_lost() {
+    let scene = Scene::new(500);
+    let whole = scene.evidence.judge().verdict().threshold_ln;
+    let subject = Subject { units_lost: true, ..scene.evidence.subject().clone() };
+    let evidence = Evidence::new(subject, Tick(0), Epoch::new(0), split(500));
+    assert!((evidence.judge().verdict().threshold_ln - whole - 2.0_f64.ln()).abs() < 1e-12);
 }

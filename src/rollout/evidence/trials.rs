@@ -3,41 +3,80 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::{Split, pairs};
+use serde::{Deserialize, Serialize};
+
+use super::{Newcomers, Pair, Split, pairs};
 use crate::{
     judge::{Coin, TrialCounts, TrialStratum},
     measure::{Bad, Block, Cell, MAX_UNITS, Tick},
 };
 
 /// Units that came in this stage.
-#[derive(Debug, Default)]
-pub(super) struct Newcomers {
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct SeenUnits {
+    #[serde(with = "sorted")]
     seen: HashSet<u64>,
     /// In the order of their coming, until the block of that time is counted.
-    waiting: VecDeque<Newcomer>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Newcomer {
-    arrival: Tick,
-    unit: u64,
-    arm: Arm,
+    waiting: VecDeque<Newcomers>,
 }
 
 /// Where a unit's requests go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Arm {
-    /// As in [`Subject`](super::Subject): cohorts with the same weights.
+    /// As in [`Source`](super::Source): cohorts with the same weights.
     pub stratum: u16,
     /// The canary rather than the baseline.
     pub is_canary: bool,
 }
 
-impl Newcomers {
-    /// Takes notice of a keyed request. Once the table is full nobody is new any more.
-    pub(super) fn note(&mut self, unit: u64, arrival: Tick, arm: Arm) {
-        if self.seen.len() < MAX_UNITS && self.seen.insert(unit) {
-            self.waiting.push_back(Newcomer { arrival, unit, arm });
+/// Units that were noted since the last tick.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    units: HashSet<u64>,
+    inputs: Vec<(Tick, Arm, u64)>,
+}
+
+impl Noted {
+    /// Notes a unit that is not known yet.
+    pub(super) fn note(&mut self, seen: &SeenUnits, unit: u64, arrival: Tick, arm: Arm) {
+        if !seen.seen.contains(&unit) && self.units.insert(unit) {
+            self.inputs.push((arrival, arm, unit));
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.units.clear();
+        self.inputs.clear();
+    }
+
+    /// All of them, by arrival and arm.
+    pub(super) fn take(&mut self) -> Vec<Newcomers> {
+        self.units.clear();
+        self.inputs.sort_unstable();
+        let mut groups: Vec<Newcomers> = Vec::new();
+        for (arrival, Arm { stratum, is_canary }, unit) in self.inputs.drain(..) {
+            let same = |group: &&mut Newcomers| {
+                (group.arrival, group.stratum, group.is_canary) == (arrival, stratum, is_canary)
+            };
+            match groups.last_mut().filter(same) {
+                Some(group) => group.units.push(unit),
+                None => groups.push(Newcomers { arrival, stratum, is_canary, units: vec![unit] }),
+            }
+        }
+        groups
+    }
+}
+
+impl SeenUnits {
+    /// Takes notice of units. Once the table is full nobody is new any more.
+    pub(super) fn note(&mut self, newcomers: &[Newcomers]) {
+        for group in newcomers {
+            let mut group = group.clone();
+            let seen = &mut self.seen;
+            group.units.retain(|unit| seen.len() < MAX_UNITS && seen.insert(*unit));
+            if !group.units.is_empty() {
+                self.waiting.push_back(group);
+            }
         }
     }
 
@@ -47,22 +86,30 @@ impl Newcomers {
         self.waiting.clear();
     }
 
+    /// The blocks of those that wait are lost.
+    pub(super) fn forget_waiting(&mut self) {
+        self.waiting.clear();
+    }
+
     /// The trials of a block.
     pub(super) fn trials(&mut self, block: &Block, splits: &[Split]) -> Vec<TrialStratum> {
         let newcomers = self.take(block);
         let mut strata = Vec::new();
-        for (number, keyed, cells) in pairs(block) {
+        for Pair { stratum: number, keyed, arms } in pairs(block) {
             let Some(split) = splits.get(usize::from(number)) else { continue };
             let coin = Coin::Drawn { share: split.omega() };
-            let [baseline, canary] = [false, true].map(|is_canary| {
+            let counts = |is_canary: bool| {
                 let arm = Arm { stratum: number, is_canary };
-                match cells[usize::from(is_canary)] {
-                    None => TrialCounts::default(),
-                    Some(cell) if keyed => of_units(cell, &newcomers, arm),
-                    Some(cell) => of_requests(cell),
+                let cells = &arms[usize::from(is_canary)];
+                if cells.is_empty() {
+                    TrialCounts::default()
+                } else if keyed {
+                    of_units(cells, &newcomers, arm)
+                } else {
+                    of_requests(cells)
                 }
-            });
-            strata.push(TrialStratum { coin, canary, baseline });
+            };
+            strata.push(TrialStratum { coin, canary: counts(true), baseline: counts(false) });
         }
         strata
     }
@@ -70,11 +117,12 @@ impl Newcomers {
     /// The units that came within a block, ascending.
     fn take(&mut self, block: &Block) -> Vec<(u64, Arm)> {
         let mut taken = Vec::new();
-        while let Some(newcomer) = self.waiting.front()
-            && newcomer.arrival <= block.last
+        while let Some(group) = self.waiting.front()
+            && group.arrival <= block.last
         {
-            if newcomer.arrival >= block.first {
-                taken.push((newcomer.unit, newcomer.arm));
+            if group.arrival >= block.first {
+                let arm = Arm { stratum: group.stratum, is_canary: group.is_canary };
+                taken.extend(group.units.iter().map(|unit| (*unit, arm)));
             }
             self.waiting.pop_front();
         }
@@ -83,29 +131,61 @@ impl Newcomers {
     }
 }
 
-fn of_requests(cell: &Cell) -> TrialCounts {
-    let slow = |place: usize| cell.slow.get(place).map_or(0, |bad| bad.count);
+fn of_requests(cells: &[&Cell]) -> TrialCounts {
+    let slow = |place: usize| {
+        let bad = cells.iter().filter_map(|cell| cell.slow.get(place));
+        bad.map(|bad| bad.count).sum()
+    };
+    let failed = cells.iter().filter_map(|cell| cell.failed.first());
     TrialCounts {
-        started: cell.started,
-        failed: cell.failed.first().map_or(0, |bad| bad.count),
+        started: cells.iter().map(|cell| cell.started).sum(),
+        failed: failed.map(|bad| bad.count).sum(),
         beyond_margin: [slow(0), slow(1), 0],
         ..TrialCounts::default()
     }
 }
 
-/// The newcomers of a cell and those of them that were bad.
-fn of_units(cell: &Cell, newcomers: &[(u64, Arm)], arm: Arm) -> TrialCounts {
+/// The newcomers of some cells and those of them that were bad.
+fn of_units(cells: &[&Cell], newcomers: &[(u64, Arm)], arm: Arm) -> TrialCounts {
     let is_new = |unit: &u64| {
         let place = newcomers.binary_search_by_key(unit, |(unit, _)| *unit);
         place.is_ok_and(|place| newcomers[place].1 == arm)
     };
-    let new = |bad: Option<&Bad>| {
-        bad.map_or(0, |bad| bad.units.iter().filter(|unit| is_new(unit)).count() as u64)
+    let new = |bad: fn(&Cell) -> Option<&Bad>| {
+        let all = cells.iter().filter_map(|cell| bad(cell)).flat_map(|bad| &bad.units);
+        let mut units: Vec<u64> = all.copied().filter(is_new).collect();
+        units.sort_unstable();
+        units.dedup();
+        units.len() as u64
     };
     TrialCounts {
         started: newcomers.iter().filter(|(_, other)| *other == arm).count() as u64,
-        failed: new(cell.failed.first()),
-        beyond_margin: [new(cell.slow.first()), new(cell.slow.get(1)), 0],
+        failed: new(|cell| cell.failed.first()),
+        beyond_margin: [new(|cell| cell.slow.first()), new(|cell| cell.slow.get(1)), 0],
         ..TrialCounts::default()
+    }
+}
+
+/// A set as the list of its hashes in their order.
+mod sorted {
+    use std::collections::HashSet;
+
+    use serde::{Deserializer, Serializer};
+
+    use crate::measure::hex;
+
+    pub(super) fn serialize<S: Serializer>(
+        set: &HashSet<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut list: Vec<u64> = set.iter().copied().collect();
+        list.sort_unstable();
+        hex::serialize(&list, serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<HashSet<u64>, D::Error> {
+        Ok(hex::deserialize(deserializer)?.into_iter().collect())
     }
 }

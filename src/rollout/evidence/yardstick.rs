@@ -1,16 +1,25 @@
-//! The yardstick: deadlines of both arms, from past latencies of the baseline.
+//! The yardstick of one service: the deadlines of its baseline, from the baseline's own past, and
+//! those that they make for a canary. All canaries of a service are held against the same one.
+//!
+//! It sets the baseline's deadlines; each canary's evidence sets its own.
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::Subject;
-use crate::measure::{Deadlines, Ledger, Past, QUANTILES, Thresholds, Tick};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::{Tolerance, plan::Margin},
+    Subject,
+};
+use crate::measure::{Deadlines, Ledger, Past, QUANTILES, RecorderKey, Thresholds, Tick};
 
 /// Places of the deadlines of promotion, at p90 and p99, behind those of [`QUANTILES`].
 pub(super) const MARGIN: [usize; 2] = [QUANTILES.len(), QUANTILES.len() + 1];
 
-/// Places of p90 and p99 in [`QUANTILES`].
+/// Places of p90, p99 and p99.9 in [`QUANTILES`].
 const P90: usize = 1;
 const P99: usize = 3;
+const LAST: usize = QUANTILES.len() - 1;
 
 /// Until the baseline is known, failures are counted up to this age and nothing is slow.
 const UNKNOWN: Duration = Duration::from_secs(1);
@@ -22,52 +31,142 @@ const LOOK: u32 = 50;
 const MOST_SETS: usize = 64;
 
 /// Which deadlines mean something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Armed {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Armed {
     /// Too few requests yet: failures alone are judged.
+    #[default]
+    #[serde(rename = "0")]
     Nothing,
     /// All but the last quantile.
+    #[serde(rename = "4")]
     ButLast,
     /// All of them.
+    #[serde(rename = "5")]
     All,
 }
 
 /// The deadlines in force and those of the last minute.
 #[derive(Debug, Default)]
-pub(super) struct Yardstick {
+pub struct Yardstick {
+    baseline: Vec<(RecorderKey, u16)>,
+    tolerate: Vec<Tolerance>,
+    routes: Vec<Yard>,
     in_force: Option<(Tick, Thresholds)>,
     sets: VecDeque<(Tick, Armed)>,
+    /// Counts the sets, so that a canary notices a new one.
+    generation: u64,
+    /// Whether recorders, routes or tolerances are other ones than those of the last set.
+    changed: bool,
+}
+
+/// The measures of one route.
+#[derive(Clone, Copy, Debug)]
+struct Yard {
+    timeout_us: u32,
+    /// The route's own or the service's.
+    thresholds: Option<Thresholds>,
+    /// Ages up to which failures count on both arms, long enough for the most tolerant canary.
+    failed_by_us: [u32; 2],
 }
 
 impl Yardstick {
-    /// Sets deadlines from the next tick on, if others are due; whether it did.
-    pub(super) fn refresh(&mut self, subject: &Subject, ledger: &mut Ledger, now: Tick) -> bool {
-        if self.sets.is_empty() {
-            let timeout_us = micros(subject.timeout.min(UNKNOWN));
-            let every = [timeout_us; QUANTILES.len() + MARGIN.len()];
-            let deadlines = Deadlines::new(&every, [timeout_us; 2], 0);
-            self.put(subject, ledger, now, [deadlines; 2], Armed::Nothing);
-            return true;
+    /// A yardstick for canaries of one service, which has not measured anything.
+    #[must_use]
+    pub fn new<'s>(subjects: impl IntoIterator<Item = &'s Subject>) -> Self {
+        let mut yardstick = Self::default();
+        yardstick.measure(subjects);
+        yardstick
+    }
+
+    /// From the next [`Yardstick::refresh`] on these canaries are measured, all of one service:
+    /// call it when canaries, routes or recorders came or went.
+    pub fn measure<'s>(&mut self, subjects: impl IntoIterator<Item = &'s Subject>) {
+        self.tolerate.clear();
+        for (number, subject) in subjects.into_iter().enumerate() {
+            self.tolerate.push(subject.tolerate);
+            if number > 0 {
+                continue;
+            }
+            self.baseline = subject.of_arm(false).map(|it| (it.key, it.route)).collect();
+            let yard = |timeout| Yard {
+                timeout_us: micros(timeout),
+                thresholds: None,
+                failed_by_us: [micros(timeout.min(UNKNOWN)); 2],
+            };
+            self.routes = subject.routes.iter().map(|route| yard(route.timeout)).collect();
         }
-        if !now.0.is_multiple_of(LOOK) {
-            return false;
+        self.changed = true;
+    }
+
+    /// One tick is over: sets the baseline's deadlines from the next one on where others are due.
+    /// Call it before the evidence of each canary gathers.
+    pub fn refresh(&mut self, ledger: &mut Ledger, now: Tick) {
+        if self.baseline.is_empty() || !(self.changed || now.0.is_multiple_of(LOOK)) {
+            return;
         }
-        let mut past = Past::default();
-        for (key, _) in &subject.baseline {
-            if let Some(latencies) = ledger.latencies(*key) {
+        let by_route = self.past(ledger, now);
+        let mut service = Past::default();
+        by_route.iter().for_each(|past| service.merge(past));
+        let is_due = self.changed
+            || match &self.in_force {
+                Some((since, thresholds)) => service.outdates(thresholds, *since, now),
+                None => true,
+            };
+        if !is_due {
+            return;
+        }
+        let Some(thresholds) = service.thresholds() else {
+            if self.changed {
+                self.put(ledger, now, Armed::Nothing);
+            }
+            return;
+        };
+        for (yard, past) in self.routes.iter_mut().zip(&by_route) {
+            let own = past.thresholds().map(|own| own.with_last_of(&thresholds));
+            yard.thresholds = Some(own.unwrap_or(thresholds));
+        }
+        let armed = if thresholds.baseline_us().len() == QUANTILES.len() {
+            Armed::All
+        } else {
+            Armed::ButLast
+        };
+        self.in_force = Some((now, thresholds));
+        self.put(ledger, now, armed);
+    }
+
+    fn past(&self, ledger: &Ledger, now: Tick) -> Vec<Past> {
+        let mut by_route: Vec<Past> = self.routes.iter().map(|_| Past::default()).collect();
+        for (key, route) in &self.baseline {
+            if let (Some(past), Some(latencies)) =
+                (by_route.get_mut(usize::from(*route)), ledger.latencies(*key))
+            {
                 past.add(latencies.window(), now);
             }
         }
-        if let Some((since, thresholds)) = &self.in_force
-            && !past.outdates(thresholds, *since, now)
-        {
-            return false;
+        by_route
+    }
+
+    fn put(&mut self, ledger: &mut Ledger, now: Tick, armed: Armed) {
+        let from = Tick(now.0 + 1);
+        for yard in &mut self.routes {
+            yard.settle(&self.tolerate);
         }
-        let Some(thresholds) = past.thresholds() else { return false };
-        let (deadlines, armed) = deadlines(subject, &thresholds);
-        self.put(subject, ledger, now, deadlines, armed);
-        self.in_force = Some((now, thresholds));
-        true
+        for (key, route) in &self.baseline {
+            if let Some(yard) = self.routes.get(usize::from(*route)) {
+                ledger.set_deadlines(*key, from, yard.of_baseline());
+            }
+        }
+        self.changed = false;
+        self.generation += 1;
+        self.sets.push_back((from, armed));
+        if self.sets.len() > MOST_SETS {
+            self.sets.pop_front();
+        }
+    }
+
+    /// The number of the set in force, from 1.
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Which deadlines meant something at a tick.
@@ -76,51 +175,70 @@ impl Yardstick {
         set.map_or(Armed::Nothing, |(_, armed)| *armed)
     }
 
-    fn put(
-        &mut self,
-        subject: &Subject,
-        ledger: &mut Ledger,
-        now: Tick,
-        [baseline, canary]: [Deadlines; 2],
-        armed: Armed,
-    ) {
-        let from = Tick(now.0 + 1);
-        for (key, _) in &subject.baseline {
-            ledger.set_deadlines(*key, from, baseline);
-        }
-        for (key, _) in &subject.canary {
-            ledger.set_deadlines(*key, from, canary);
-        }
-        self.sets.push_back((from, armed));
-        if self.sets.len() > MOST_SETS {
-            self.sets.pop_front();
-        }
+    /// The deadlines of a canary on a route.
+    pub(super) fn of_canary(&self, subject: &Subject, route: u16) -> Option<Deadlines> {
+        let yard = self.routes.get(usize::from(route))?;
+        Some(yard.of_canary(&subject.tolerate, &subject.promote_within))
+    }
+
+    /// The baseline's deadlines by route in microseconds.
+    pub(super) fn edges_us(&self) -> Vec<Vec<u32>> {
+        let edges = |yard: &Yard| {
+            yard.thresholds.map_or_else(Vec::new, |thresholds| thresholds.baseline_us().to_vec())
+        };
+        self.routes.iter().map(edges).collect()
     }
 }
 
-/// The deadlines of baseline and canary. Both arms count failures up to the same ages, and are
-/// looked at when the canary's longer deadline has passed.
-fn deadlines(subject: &Subject, thresholds: &Thresholds) -> ([Deadlines; 2], Armed) {
-    let timeout_us = micros(subject.timeout);
-    let tolerate = &subject.tolerate;
-    let floor_us = micros(tolerate.latency_floor);
-    let mut baseline: Vec<u32> = thresholds.baseline_us().to_vec();
-    let mut canary = thresholds.canary_us(tolerate.latency, floor_us);
-    let margin = thresholds.canary_us(subject.promote_within.latency, floor_us);
-    let armed = if baseline.len() == QUANTILES.len() { Armed::All } else { Armed::ButLast };
-    // A stand-in: what it counts is not looked at.
-    baseline.resize(QUANTILES.len(), baseline[P99]);
-    canary.resize(QUANTILES.len(), canary[P99]);
-    let failed_by_us = [canary[P90], canary[QUANTILES.len() - 1]].map(|us| us.min(timeout_us));
-    let aborted_early_us = [baseline[0], canary[0]];
-    baseline.extend([baseline[P90], baseline[P99]]);
-    canary.extend([margin[P90], margin[P99]]);
-    let arms = [(baseline, aborted_early_us[0]), (canary, aborted_early_us[1])];
-    let deadlines = arms.map(|(list, early_us)| {
-        let capped: Vec<u32> = list.into_iter().map(|us| us.min(timeout_us)).collect();
-        Deadlines::new(&capped, failed_by_us, early_us)
-    });
-    (deadlines, armed)
+impl Yard {
+    /// Fixes the ages of failure. Both arms of every canary are looked at when the longest of the
+    /// canaries' deadlines has passed.
+    fn settle(&mut self, tolerate: &[Tolerance]) {
+        let Some(thresholds) = self.thresholds else { return };
+        let longest = |place: usize| {
+            let ages = tolerate.iter().map(|tolerate| canary_us(&thresholds, tolerate)[place]);
+            ages.max().unwrap_or(thresholds.baseline_us()[P99])
+        };
+        self.failed_by_us = [P90, LAST].map(|place| longest(place).min(self.timeout_us));
+    }
+
+    fn of_baseline(&self) -> Deadlines {
+        let Some(thresholds) = &self.thresholds else { return self.unknown() };
+        let mut edges = full(thresholds.baseline_us().to_vec());
+        let aborted_early_us = edges[0];
+        edges.extend([edges[P90], edges[P99]]);
+        self.deadlines(edges, aborted_early_us)
+    }
+
+    fn of_canary(&self, tolerate: &Tolerance, margin: &Margin) -> Deadlines {
+        let Some(thresholds) = &self.thresholds else { return self.unknown() };
+        let mut edges = canary_us(thresholds, tolerate);
+        let aborted_early_us = edges[0];
+        let beyond = thresholds.canary_us(margin.latency, micros(tolerate.latency_floor));
+        edges.extend([beyond[P90], beyond[P99]]);
+        self.deadlines(edges, aborted_early_us)
+    }
+
+    fn unknown(&self) -> Deadlines {
+        let every = [self.failed_by_us[0]; QUANTILES.len() + MARGIN.len()];
+        Deadlines::new(&every, self.failed_by_us, 0)
+    }
+
+    fn deadlines(&self, edges: Vec<u32>, aborted_early_us: u32) -> Deadlines {
+        let capped: Vec<u32> = edges.into_iter().map(|us| us.min(self.timeout_us)).collect();
+        Deadlines::new(&capped, self.failed_by_us, aborted_early_us)
+    }
+}
+
+/// A canary's deadlines by [`QUANTILES`].
+fn canary_us(thresholds: &Thresholds, tolerate: &Tolerance) -> Vec<u32> {
+    full(thresholds.canary_us(tolerate.latency, micros(tolerate.latency_floor)))
+}
+
+/// With a stand-in for the last quantile where there is none: what it counts is not looked at.
+fn full(mut edges: Vec<u32>) -> Vec<u32> {
+    edges.resize(QUANTILES.len(), edges[P99]);
+    edges
 }
 
 fn micros(duration: Duration) -> u32 {

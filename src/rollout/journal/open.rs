@@ -40,7 +40,7 @@ pub(in crate::rollout) enum Record<B> {
     /// What was counted or asked.
     Block(B),
     /// What was decided.
-    Decision(Decision),
+    Decision(Box<Decision>),
     /// Something is missing: blocks after this tell nothing.
     Gap,
 }
@@ -149,7 +149,7 @@ impl<B: DeserializeOwned, S: DeserializeOwned> Reading<B, S> {
                 self.records.push(Record::Block((path.to_owned(), number, text)));
             }
             Line::Decision(decision) => {
-                self.records.push(Record::Decision((*decision).clone()));
+                self.records.push(Record::Decision(Box::new((*decision).clone())));
                 self.decisions.push(*decision);
             }
             Line::Snapshot(raw) => {

@@ -133,7 +133,7 @@ fn a_restart_finds_the_last_snapshot_and_what_follows_it() {
     written.end();
     let found = found(state_dir.path());
     assert_eq!(found.snapshot, Some(vec![1, 2]));
-    let after = [Record::Block("after".into()), Record::Decision(decision(2, 200))];
+    let after = [Record::Block("after".into()), Record::Decision(Box::new(decision(2, 200)))];
     assert_eq!(found.records, after);
     assert_eq!(found.decisions.len(), 2);
 }
@@ -164,7 +164,7 @@ fn a_state_of_another_version_is_left_out() {
     written.end();
     let found = open::<u64, String>(state_dir.path(), JournalSettings::default()).unwrap();
     assert_eq!(found.snapshot, None);
-    assert_eq!(found.records, [Record::Gap, Record::Decision(decision(2, 200))]);
+    assert_eq!(found.records, [Record::Gap, Record::Decision(Box::new(decision(2, 200)))]);
     assert_eq!(found.decisions.len(), 2, "the weights are known all the same");
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::rollout::testing::plan;
+use crate::rollout::{Change, testing::plan};
 
 fn begun() -> State {
     fresh(&[100, 500, 10_000])
@@ -79,10 +79,11 @@ fn several_canaries_must_fit_together() {
     assert!(begun().act(&Action::Promote { full: false }, &beside(9001)).is_err());
     let waiting = State::blank("1".into(), plan(&[600], true), None).begin(9000);
     check(&waiting, Phase::Holding, 0, 0);
-    let step = |others_bp| waiting.step(&beside(others_bp));
-    assert_eq!(step(9000).1, None);
-    let (life, change, _) = step(8900);
-    assert_eq!((life.weight_bp(), change), (600, Some(Change::Entered)));
+    let plan = waiting.plan.as_deref().unwrap();
+    let step = |others_bp| waiting.life.step(plan, &beside(others_bp));
+    assert_eq!(step(9000).change, None);
+    let entered = step(8900);
+    assert_eq!((entered.rollout.weight_bp(), entered.change), (600, Some(Change::Entered)));
 }
 
 #[test]

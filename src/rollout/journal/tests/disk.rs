@@ -182,7 +182,7 @@ fn lost_blocks_leave_a_gap_and_a_snapshot_heals_it() {
     assert_eq!(kinds, expected);
     let found = found(state_dir.path());
     assert_eq!(found.snapshot, Some(vec![2]));
-    assert_eq!(found.records, [Record::Decision(decision(2, 200))]);
+    assert_eq!(found.records, [Record::Decision(Box::new(decision(2, 200)))]);
 }
 
 #[test]

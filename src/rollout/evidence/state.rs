@@ -1,0 +1,325 @@
+//! What the evidence has come to. It changes by inputs alone, so that the same inputs make the
+//! same evidence, and it can be written down as it is.
+
+use std::{collections::VecDeque, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::{Obstacle, Seen, Standing},
+    Armed, FedBlock, Input, Split, Subject,
+    excess::Excess,
+    strata, stretch,
+    trials::SeenUnits,
+};
+use crate::{
+    judge::{self, ArmCounts, Ending, Judge, Lag, Pods, Stratum},
+    measure::{Block, Cut, Epoch, MAX_UNITS, Tick, Units},
+};
+
+/// The banks of the block builder: one per lag, and one for the trials of a promotion.
+pub(super) const BANKS: [Option<Lag>; 4] =
+    [Some(Lag::Early), Some(Lag::Slow), Some(Lag::Tail), None];
+
+/// Sets of weights that are remembered: blocks are fed within a minute.
+const MAX_WEIGHTS: usize = 1024;
+
+/// Suspicion looks at whole seconds.
+const SECOND: u32 = 10;
+
+/// Everything that the evidence against one canary has come to, for the journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EvidenceSnapshot {
+    pub(super) judge: Judge,
+    /// Length of the stretches that the judge is fed, in ticks; it joins them to its own blocks.
+    stretch: u32,
+    pods: Option<Pods>,
+    pub(super) units: Units,
+    /// Splits by stratum of each set of weights, oldest first, with its number.
+    weights: VecDeque<(Epoch, u32, Vec<Split>)>,
+    next_weights: u32,
+    cuts: VecDeque<CutAt>,
+    /// By bank: cuts that the judge was told of, counted from the first ever.
+    told: [u64; BANKS.len()],
+    cuts_forgotten: u64,
+    pub(super) seen: SeenUnits,
+    stage: Stage,
+    excess: Excess,
+    /// Bad events of sticky users of the second that is not over yet.
+    second: (u32, [ArmCounts; 2]),
+    suspected: bool,
+    /// Requests that were judged: of the baseline and of the canary.
+    pub(super) requests: [u64; 2],
+}
+
+/// A place where blocks end before their time.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct CutAt {
+    at: Tick,
+    /// The first epoch of the weights in force afterwards.
+    epoch: Epoch,
+    reweighed: bool,
+    ending: Ending,
+}
+
+/// What belongs to the stage in force.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Stage {
+    from: Tick,
+    /// Number of the weights in force when it was entered: blocks of later ones belong to it
+    /// wherever they begin.
+    entered_at: u32,
+    canary_requests: u64,
+}
+
+impl EvidenceSnapshot {
+    pub(super) fn new(subject: &Subject, from: Tick, epoch: Epoch, splits: Vec<Split>) -> Self {
+        let mut config = subject.judge.clone();
+        if subject.units_lost {
+            // What the lost units had told may be told again: the process before keeps its half.
+            config.false_rollback /= 2.0;
+        }
+        Self {
+            stretch: stretch(config.block_ticks),
+            judge: Judge::new(config),
+            pods: subject.pods,
+            units: Units::new(MAX_UNITS),
+            weights: VecDeque::from([(epoch, 0, splits)]),
+            next_weights: 1,
+            cuts: VecDeque::new(),
+            told: [0; BANKS.len()],
+            cuts_forgotten: 0,
+            seen: SeenUnits::default(),
+            stage: Stage { from, entered_at: 0, canary_requests: 0 },
+            excess: Excess::default(),
+            second: (0, [ArmCounts::default(); 2]),
+            suspected: false,
+            requests: [0; 2],
+        }
+    }
+
+    pub(super) fn excess_bad(&self) -> f64 {
+        self.excess.at_least()
+    }
+
+    pub(super) const fn pods(&self) -> Option<Pods> {
+        self.pods
+    }
+
+    /// Length of the stretches in ticks.
+    pub(super) const fn stretch(&self) -> u32 {
+        self.stretch
+    }
+
+    pub(super) fn take(&mut self, input: &Input) {
+        match input {
+            Input::Block(fed) => self.feed(fed),
+            Input::Newcomers(newcomers) => self.seen.note(newcomers),
+            Input::Ended(ended) => ended.breaker_ticks().for_each(|tick| {
+                self.judge.tick(tick);
+            }),
+            Input::Deadlines { from, .. } => {
+                let epoch = self.weights.back().map_or(Epoch::default(), |(epoch, ..)| *epoch);
+                let ending = Ending::Scheduled;
+                self.cuts.push_back(CutAt { at: *from, epoch, reweighed: false, ending });
+                self.forget_cuts();
+            }
+            Input::Reweigh { epoch, at, splits, cut } => {
+                self.reweigh(*epoch, *at, splits.clone(), *cut);
+            }
+            Input::SameWeights { .. } => {}
+            Input::Stage { from } => self.enter_stage(*from),
+            Input::Probe { ok } => {
+                self.judge.probe(*ok);
+            }
+            Input::BlockTicks(ticks) => self.judge.set_block_ticks(*ticks),
+            Input::Pods(pods) => self.pods = *pods,
+            Input::OthersChanged => self.units.others_changed(),
+            Input::Resumed { from, epoch, splits } => self.resume(*from, *epoch, splits.clone()),
+        }
+    }
+
+    fn reweigh(&mut self, epoch: Epoch, at: Tick, splits: Vec<Split>, cut: Cut) {
+        self.weights.push_back((epoch, self.next_weights, splits));
+        self.next_weights += 1;
+        if self.weights.len() > MAX_WEIGHTS {
+            self.weights.pop_front();
+        }
+        let ending = match cut {
+            Cut::Scheduled => Ending::Scheduled,
+            Cut::Forced => Ending::Reacted,
+        };
+        self.cuts.push_back(CutAt { at, epoch, reweighed: true, ending });
+        self.forget_cuts();
+        self.enter_stage(at);
+        // What was in force before the change says nothing of the stage.
+        self.stage.entered_at = self.next_weights - 2;
+        self.stage.from = Tick(u32::MAX);
+    }
+
+    fn enter_stage(&mut self, from: Tick) {
+        self.judge.enter_stage();
+        self.seen.clear();
+        let entered_at = self.next_weights - 1;
+        self.stage = Stage { from, entered_at, canary_requests: 0 };
+    }
+
+    /// Another process goes on with new ticks and epochs: what was open is dropped, the stage and
+    /// its proof stand.
+    fn resume(&mut self, from: Tick, epoch: Epoch, splits: Vec<Split>) {
+        for lag in Lag::ALL {
+            self.hand_over(lag, 0, &[], Ending::Reacted);
+        }
+        self.weights = VecDeque::from([(epoch, self.next_weights, splits)]);
+        self.next_weights += 1;
+        self.cuts.clear();
+        (self.told, self.cuts_forgotten) = ([0; BANKS.len()], 0);
+        self.seen.forget_waiting();
+        self.second = (0, [ArmCounts::default(); 2]);
+        self.stage.from = from;
+        self.stage.entered_at = self.next_weights - 1;
+    }
+
+    pub(super) fn seen(
+        &mut self,
+        now: Duration,
+        others_bp: u16,
+        obstacle: Option<Obstacle>,
+    ) -> Seen {
+        Seen {
+            now,
+            verdict: self.judge.verdict(),
+            proofs: self.judge.promotion(),
+            breaker: self.judge.breaker(),
+            suspected: std::mem::take(&mut self.suspected),
+            canary_requests: self.stage.canary_requests,
+            excess_bad: self.excess.at_least(),
+            others_bp,
+            objectives: Standing::Kept,
+            obstacle,
+            block_ends: true,
+        }
+    }
+
+    fn feed(&mut self, fed: &FedBlock) {
+        let block = &fed.block;
+        self.tell_cuts(block);
+        self.forget_cuts();
+        let Some((_, number, splits)) = self.weights.iter().rfind(|(e, ..)| *e == block.epoch)
+        else {
+            return;
+        };
+        let (number, splits) = (*number, splits.clone());
+        let of_stage = block.first >= self.stage.from || number > self.stage.entered_at;
+        match BANKS.get(block.bank) {
+            Some(Some(lag)) => self.feed_judge(fed, *lag, &splits, of_stage),
+            Some(None) if of_stage => self.feed_trials(fed, &splits),
+            Some(None) | None => {}
+        }
+    }
+
+    fn feed_judge(&mut self, fed: &FedBlock, lag: Lag, splits: &[Split], of_stage: bool) {
+        let FedBlock { block, armed, .. } = fed;
+        let strata = strata::strata(block, lag, *armed, splits, &mut self.units);
+        self.hand_over_warm(lag, &strata, fed.warming);
+        match lag {
+            Lag::Early => {
+                for cell in &block.cells {
+                    self.requests[usize::from(cell.arm.min(1))] += cell.started;
+                }
+                for (split, [baseline, canary]) in strata::coin_started(block, splits) {
+                    self.judge.assigned(split.omega(), canary, baseline);
+                }
+            }
+            Lag::Slow => {
+                if *armed != Armed::Nothing {
+                    self.excess.add_slow(block);
+                    if of_stage {
+                        self.suspect(strata::sticky_bad(block));
+                    }
+                }
+            }
+            Lag::Tail => self.excess.add_failed(block),
+        }
+    }
+
+    fn suspect(&mut self, [baseline, canary]: [ArmCounts; 2]) {
+        if baseline.started + canary.started == 0 {
+            return;
+        }
+        let (ticks, sums) = &mut self.second;
+        *ticks += self.stretch;
+        sums[0].merge(&baseline);
+        sums[1].merge(&canary);
+        if *ticks >= SECOND {
+            let (ticks, [baseline, canary]) =
+                std::mem::replace(&mut self.second, (0, [ArmCounts::default(); 2]));
+            self.suspected |= self.judge.suspect(ticks, &canary, &baseline);
+        }
+    }
+
+    fn feed_trials(&mut self, fed: &FedBlock, splits: &[Split]) {
+        if fed.armed == Armed::Nothing {
+            return;
+        }
+        let canary_cells = fed.block.cells.iter().filter(|cell| cell.arm == 1);
+        self.stage.canary_requests += canary_cells.map(|cell| cell.started).sum::<u64>();
+        let strata = self.seen.trials(&fed.block, splits);
+        self.judge.trials(&judge::Trials {
+            ticks: self.stretch,
+            strata: &strata,
+            pods: self.pods,
+            ending: Ending::Open,
+        });
+    }
+
+    fn hand_over_warm(&mut self, lag: Lag, strata: &[Stratum], warming: bool) {
+        self.judge.block(&judge::Block {
+            component: 0,
+            lag,
+            ticks: self.stretch,
+            strata,
+            pods: self.pods,
+            warming,
+            ending: Ending::Open,
+        });
+    }
+
+    fn hand_over(&mut self, lag: Lag, ticks: u32, strata: &[Stratum], ending: Ending) {
+        self.judge.block(&judge::Block {
+            component: 0,
+            lag,
+            ticks,
+            strata,
+            pods: self.pods,
+            warming: false,
+            ending,
+        });
+    }
+
+    /// Tells the judge of the cuts that lie before a block.
+    fn tell_cuts(&mut self, block: &Block) {
+        let Some(Some(lag)) = BANKS.get(block.bank) else { return };
+        let is_before =
+            |cut: &CutAt| cut.epoch == block.epoch && (cut.reweighed || block.first >= cut.at);
+        let Some(last) = self.cuts.iter().rposition(is_before) else { return };
+        let told = self.told[block.bank].max(self.cuts_forgotten) - self.cuts_forgotten;
+        for place in told as usize..=last {
+            let ending = self.cuts[place].ending;
+            self.hand_over(*lag, 0, &[], ending);
+        }
+        let all = self.cuts_forgotten + last as u64 + 1;
+        self.told[block.bank] = self.told[block.bank].max(all);
+    }
+
+    /// Keeps the cuts that some bank may still come to.
+    fn forget_cuts(&mut self) {
+        const MOST: usize = 1024;
+        let told = self.told.iter().zip(BANKS).filter(|(_, lag)| lag.is_some());
+        let least = told.map(|(told, _)| *told).min().unwrap_or(0);
+        while self.cuts_forgotten < least || self.cuts.len() > MOST {
+            self.cuts.pop_front();
+            self.cuts_forgotten += 1;
+        }
+    }
+}
