@@ -28,6 +28,8 @@ pub(crate) const MARK: &str = "x-load:";
 const IN_FLIGHT: usize = 2048;
 /// After this long without an answer a request has failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Over this time the rate grows to its full height.
+const RAMP: Duration = Duration::from_secs(3);
 /// The slowest that a client's own lateness is told apart, in ms.
 const LATEST_MS: usize = 1000;
 
@@ -136,9 +138,12 @@ impl Drop for Client {
 }
 
 async fn send(shared: Rc<Shared>, rate: f64) {
-    let mut due = Instant::now();
+    let began = Instant::now();
+    let mut due = began;
     loop {
-        due += Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / rate);
+        // Slowly at first: many connections at once cost the machine more than it has beside others.
+        let ramp = ((due - began).as_secs_f64() / RAMP.as_secs_f64()).clamp(0.1, 1.0);
+        due += Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / (rate * ramp));
         sleep_until(due).await;
         if shared.under_way.get() >= IN_FLIGHT {
             let mut tally = shared.tally.borrow_mut();

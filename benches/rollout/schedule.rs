@@ -16,6 +16,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::LocalSet,
+    time::{MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -35,6 +36,9 @@ pub(crate) struct Schedule<'a> {
     pub(crate) parallel: f64,
     pub(crate) binary: &'a Path,
 }
+
+/// Between the starts of two runs at least.
+const APART: Duration = Duration::from_millis(500);
 
 /// Somebody asked it to stop.
 #[derive(Debug)]
@@ -76,13 +80,18 @@ impl Schedule<'_> {
         let mut busy = 0.0;
         let mut playing = 0;
         let mut signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+        let mut starts = interval(APART);
+        starts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while playing > 0 || !waiting.is_empty() {
-            while let Some(turn) = self.next(&mut waiting, busy) {
-                busy += self.rows[turn.place].cost;
-                playing += 1;
-                threads.push(self.start(turn, ends.clone(), stopped.clone()));
-            }
             tokio::select! {
+                _ = starts.tick(), if self.fitting(&waiting, busy).is_some() => {
+                    let place = self.fitting(&waiting, busy);
+                    if let Some(turn) = place.and_then(|place| waiting.remove(place)) {
+                        busy += self.rows[turn.place].cost;
+                        playing += 1;
+                        threads.push(self.start(turn, ends.clone(), stopped.clone()));
+                    }
+                }
                 Some(end) = ended.recv() => {
                     busy -= self.rows[end.turn.place].cost;
                     playing -= 1;
@@ -112,10 +121,10 @@ impl Schedule<'_> {
     }
 
     /// The first that still fits; one always does on an idle machine.
-    fn next(&self, waiting: &mut VecDeque<Turn>, busy: f64) -> Option<Turn> {
+    fn fitting(&self, waiting: &VecDeque<Turn>, busy: f64) -> Option<usize> {
         let fits =
             |turn: &Turn| busy < 0.01 || busy + self.rows[turn.place].cost <= self.parallel + 0.01;
-        waiting.iter().position(fits).and_then(|place| waiting.remove(place))
+        waiting.iter().position(fits)
     }
 
     fn start(

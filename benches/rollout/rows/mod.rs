@@ -230,21 +230,21 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "no-traffic",
         says: "nobody comes; by turns hold, advance, rollback",
-        measures: &[comes("holding, with a sentence"), within("then what was configured", 13.0)],
-        seconds: 18.0,
+        measures: &[comes("holding, with a sentence"), within("then what was configured", 48.0)],
+        seconds: 52.0,
         cost: 0.1,
         play: |run| Box::pin(people::no_traffic(run)),
         ..PLAIN
     },
     Row {
         name: "two-canaries",
-        says: "users on two canaries, half of the answers of one fail",
+        says: "users on two canaries, one of them twice as slow",
         measures: &[
             comes("the bad one goes"),
             comes("the other stays"),
             comes("nobody else moves"),
         ],
-        seconds: 50.0,
+        seconds: 80.0,
         play: |run| Box::pin(sticky::two_canaries(run)),
         ..PLAIN
     },
@@ -273,7 +273,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: SELF_CHECK,
-        says: "a person aborts with half of the traffic on the canary (tries the harness)",
+        says: "a person aborts (tries the harness)",
         measures: &[within("weight 0 after the command", 1.5), LAST, comes("traffic unharmed")],
         seconds: 6.0,
         play: |run| Box::pin(people::abort(run)),

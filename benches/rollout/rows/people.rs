@@ -136,13 +136,13 @@ pub(super) async fn no_traffic(run: Run) -> Result<Findings, Trouble> {
     let setting = Setting {
         rate: 0.0,
         stages: "[{ weight: 5%, at_least: 1s }, { weight: 25%, at_least: 2h }, 100%]",
-        plan: format!("    inconclusive_after: {{ period: 10s, then: {then} }}\n"),
+        plan: format!("    inconclusive_after: {{ period: 45s, then: {then} }}\n"),
         ..Setting::default()
     };
     let scene = run.open(setting).await?;
     let began = Instant::now();
     let holding = scene
-        .until("holding, with a sentence", Duration::from_secs(9), |look| {
+        .until("holding, with a sentence", Duration::from_secs(40), |look| {
             let it = look.of("v2")?;
             (it.phase == "holding" && it.reason.contains(' ')).then_some(())
         })
@@ -160,7 +160,7 @@ pub(super) async fn no_traffic(run: Run) -> Result<Findings, Trouble> {
             scene.until("rollback", end, gone).await
         }
         _ => {
-            sleep(Duration::from_millis(12_500).saturating_sub(began.elapsed())).await;
+            sleep(Duration::from_millis(47_500).saturating_sub(began.elapsed())).await;
             let still = |look: &crate::watch::Look| {
                 let it = look.of("v2")?;
                 (it.phase == "holding" && it.weight == 0.05).then_some(())
@@ -174,7 +174,8 @@ pub(super) async fn no_traffic(run: Run) -> Result<Findings, Trouble> {
 }
 
 pub(super) async fn abort(run: Run) -> Result<Findings, Trouble> {
-    let stages = "[{ weight: 50%, at_least: 2h }, 100%]";
+    // Little enough for the baseline to take back at once.
+    let stages = "[{ weight: 10%, at_least: 2h }, 100%]";
     let mut scene = run.open(Setting { stages, ..Setting::default() }).await?;
     detect::healthy(&scene, Duration::from_secs(2)).await?;
     let asked = Instant::now();
@@ -186,7 +187,7 @@ pub(super) async fn abort(run: Run) -> Result<Findings, Trouble> {
     let tally = client.tally();
     run.lateness.set(tally.lateness_p99());
     let share = |arm| tally.arms.get(arm).copied().unwrap_or(0) as f64 / tally.ended as f64;
-    let split = tally.failures() == 0 && share("v2") > 0.1 && share("baseline") > 0.4;
+    let split = tally.failures() == 0 && share("v2") > 0.02 && share("baseline") > 0.8;
     let unharmed = holds(split, || format!("clients saw {tally:?}"));
     Ok(Findings::of([Ok(stop.after(stop.zero)), last, unharmed]))
 }

@@ -57,9 +57,9 @@ pub(super) async fn two_canaries(run: Run) -> Result<Findings, Trouble> {
     let began = Instant::now();
     super::detect::healthy(&scene, Duration::from_secs(25)).await?;
     let switched = Instant::now();
-    scene.canary().become_(Behaviour::errors(0.5));
+    scene.canary().become_(Behaviour::slower(2.0));
     let gone = scene
-        .until("rollback", Duration::from_secs(90), |look| {
+        .until("rollback", Duration::from_secs(180), |look| {
             (look.of("v2")?.phase == "rolled_back").then_some(())
         })
         .await;
