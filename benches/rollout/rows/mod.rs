@@ -275,7 +275,7 @@ pub(crate) const ROWS: &[Row] = &[
         name: SELF_CHECK,
         says: "a person aborts (tries the harness)",
         measures: &[within("weight 0 after the command", 1.5), LAST, comes("traffic unharmed")],
-        seconds: 6.0,
+        seconds: 8.0,
         play: |run| Box::pin(people::abort(run)),
         ..PLAIN
     },

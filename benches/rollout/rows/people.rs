@@ -177,7 +177,7 @@ pub(super) async fn abort(run: Run) -> Result<Findings, Trouble> {
     // Little enough for the baseline to take back at once.
     let stages = "[{ weight: 10%, at_least: 2h }, 100%]";
     let mut scene = run.open(Setting { stages, ..Setting::default() }).await?;
-    detect::healthy(&scene, Duration::from_secs(2)).await?;
+    detect::healthy(&scene, Duration::from_secs(4)).await?;
     let asked = Instant::now();
     act(&scene, "abort", &json!({}), 200).await?;
     let stop = detect::stop(&scene, asked, 1.0).await?;
@@ -187,7 +187,8 @@ pub(super) async fn abort(run: Run) -> Result<Findings, Trouble> {
     let tally = client.tally();
     run.lateness.set(tally.lateness_p99());
     let share = |arm| tally.arms.get(arm).copied().unwrap_or(0) as f64 / tally.ended as f64;
-    let split = tally.failures() == 0 && share("v2") > 0.02 && share("baseline") > 0.8;
-    let unharmed = holds(split, || format!("clients saw {tally:?}"));
+    let split = tally.failures() == 0 && share("v2") > 0.01 && share("baseline") > 0.8;
+    let unharmed =
+        holds(split, || format!("{} failures, answers by {:?}", tally.failures(), tally.arms));
     Ok(Findings::of([Ok(stop.after(stop.zero)), last, unharmed]))
 }
