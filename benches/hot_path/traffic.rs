@@ -113,6 +113,7 @@ fn route(number: usize, columns: &Arc<[u16]>) -> Route {
         timeout: Duration::from_secs(10),
         judged: Judged::FirstByte,
         failed_when: FailedWhen::default(),
+        rescue: false,
         rewrite: Rewrite::default(),
         request_headers: HeaderOps::default(),
         response_headers: HeaderOps::default(),
@@ -160,7 +161,8 @@ pub(crate) fn live(routes: Vec<(Condition, Route)>, cohorts: Vec<Condition>) -> 
     let routes = RouteTable::new(parts(routes, cohorts));
     let dial = |service| Arc::new(ServiceDial::new(service, &[500]));
     let dials = Dials::new(routes.services().iter().map(dial).collect());
-    LiveTable { routes: Arc::new(routes), dials: Arc::new(dials), epoch: Epoch::new(1) }
+    let (routes, dials) = (Arc::new(routes), Arc::new(dials));
+    LiveTable { routes, dials, epoch: Epoch::new(1), asks: Arc::default() }
 }
 
 /// Cohorts of several kinds. Most requests are in none of them, so that every attribute is read.

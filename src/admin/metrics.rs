@@ -10,7 +10,7 @@ use std::{
 
 use super::exposition::{Exposition, Format, Kind};
 use crate::{
-    measure::{OVERHEAD_BUCKETS, Outcome, ShedReason, Totals},
+    measure::{OVERHEAD_BUCKETS, Outcome, RescueResult, ShedReason, Totals},
     rollout::{DecisionKind, Phase, Snapshot},
 };
 
@@ -176,6 +176,17 @@ fn connections(out: &mut Exposition, snapshot: &Snapshot) {
     for reason in ShedReason::ALL {
         family.count(&[("reason", reason.label())], snapshot.shed[reason.index()]);
     }
+    let mut family = out.family(
+        "haldane_rescues_total",
+        Kind::Counter,
+        "Requests that failed on a canary and may be replayed on the baseline, by what came of it.",
+    );
+    for rescues in &snapshot.rescues {
+        for result in RescueResult::ALL {
+            let labels = [("service", &*rescues.service), ("result", result.label())];
+            family.count(&labels, rescues.counts[result.index()]);
+        }
+    }
     out.family(
         "haldane_accept_pauses_total",
         Kind::Counter,
@@ -266,7 +277,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        measure::{Counters, UpstreamConnections},
+        measure::{Counters, Rescues, UpstreamConnections},
         rollout::{
             CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Status, WeightView,
         },
@@ -320,6 +331,7 @@ mod tests {
                 connecting: 1,
             }],
             shed: [0; ShedReason::ALL.len()],
+            rescues: vec![Rescues { service: "shop".into(), counts: [3, 2, 1] }],
             accept_pauses: 0,
             open_connections: 9,
             control_lateness: Duration::from_millis(2),
@@ -363,6 +375,13 @@ mod tests {
         check("haldane_rollout_phase{service=\"shop\",canary=\"v2\",phase=\"paused\"} 1");
         check("haldane_rollout_phase{service=\"shop\",canary=\"v2\",phase=\"caution\"} 0");
         check("haldane_canary_weight_actual{service=\"shop\",canary=\"v2\"} NaN");
+    }
+
+    #[test]
+    fn rescues_have_a_series_for_every_result() {
+        check("haldane_rescues_total{service=\"shop\",result=\"rescued\"} 3");
+        check("haldane_rescues_total{service=\"shop\",result=\"failed\"} 2");
+        check("haldane_rescues_total{service=\"shop\",result=\"out_of_budget\"} 1");
     }
 
     #[test]

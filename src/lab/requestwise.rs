@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
         let batch = self.events.batch(tick, epoch);
         if self.scenario.users.is_some() {
             for (unit, arm) in events::assigned(&batch) {
-                self.evidence.assigned(unit, tick, arm);
+                self.evidence.assigned(unit, tick, epoch, arm);
             }
         }
         self.ledger.apply(&batch, tick);

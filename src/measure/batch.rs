@@ -31,7 +31,8 @@ pub struct Batch {
     pub overhead: [u32; OVERHEAD_BUCKETS],
     /// Sum of the overhead in microseconds.
     pub overhead_sum_us: u64,
-    /// How the worker's connections stand; sent with the first batch of every second.
+    /// How the worker's connections stand; sent with the first batch of every second, and with a
+    /// batch that tells how a probe went.
     pub report: Option<Box<WorkerReport>>,
 }
 

@@ -239,7 +239,8 @@ impl BlockBuilder {
         for (index, folding) in self.banks.iter_mut().enumerate() {
             while is_final(ledger, &self.members, &folding.bank, folding.next) {
                 let tick = folding.next;
-                for member in &self.members {
+                let measured = is_measured(ledger, &self.members, tick);
+                for member in self.members.iter().filter(|_| measured) {
                     let slots = ledger.slots(member.key).into_iter();
                     for slot in slots.flat_map(|slots| slots.at(tick)) {
                         self.dropped += u64::from(!folding.take(index, &self.runs, *member, slot));
@@ -262,6 +263,13 @@ impl BlockBuilder {
     }
 }
 
+/// Whether all requests of a tick have deadlines. Where some came before the first deadlines of
+/// their recorder the whole tick is left out, so that no arm is counted without the other.
+fn is_measured(ledger: &Ledger, members: &[Member], tick: Tick) -> bool {
+    let slots = members.iter().filter_map(|member| ledger.slots(member.key));
+    slots.flat_map(|slots| slots.at(tick)).all(|slot| !slot.deadlines().is_empty())
+}
+
 /// Whether nothing that the bank looks at can change in a tick any more.
 fn is_final(ledger: &Ledger, members: &[Member], bank: &Bank, tick: Tick) -> bool {
     let watermark = ledger.watermark();
@@ -270,6 +278,9 @@ fn is_final(ledger: &Ledger, members: &[Member], bank: &Bank, tick: Tick) -> boo
     let slots = members.iter().filter_map(|member| ledger.slots(member.key));
     slots.flat_map(|slots| slots.at(tick)).all(|slot| {
         let deadlines = slot.deadlines();
+        if deadlines.is_empty() {
+            return true;
+        }
         let slow = bank.slow.iter().filter_map(|definition| deadlines.of(*definition));
         let failed = bank.failed.iter().map(|age| deadlines.failed_by_us()[*age]);
         let lag_us = slow.chain(failed).max().unwrap_or(0);

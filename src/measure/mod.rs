@@ -27,7 +27,7 @@ pub use event::{Epoch, Event, Head, Kind, Outcome, RecorderId, Tick, WAIT_CREDIT
 pub use facts::Judging;
 pub use latency::{DURATION_BOUNDS_US, Durations, Latencies, Window};
 pub use ledger::{Ledger, MAX_WITH_SLOTS, RecorderKey};
-pub use report::{ShedReason, UpstreamConnections, WorkerReport};
+pub use report::{Probed, RescueResult, Rescues, ShedReason, UpstreamConnections, WorkerReport};
 pub use slots::{SlotView, Slots};
 pub use thresholds::{ENOUGH, ENOUGH_FOR_LAST, Past, QUANTILES, Thresholds};
 pub use totals::Totals;

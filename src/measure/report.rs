@@ -1,7 +1,7 @@
 //! What a worker says about itself once a second: connections, refusals, pauses.
 //!
 //! Gauges hold at the moment of the report. Counters run since the worker's start, so that a lost
-//! report loses nothing.
+//! report loses nothing; how probes went is told once.
 
 use std::sync::Arc;
 
@@ -17,6 +17,62 @@ pub struct WorkerReport {
     pub accept_pauses: u64,
     /// Connections of clients that are open.
     pub open_connections: u32,
+    /// Rescues since the worker's start, of every service that has a route with `rescue`.
+    pub rescues: Vec<Rescues>,
+    /// How arms did that the worker was asked to try, since its last report.
+    pub probes: Vec<Probed>,
+}
+
+/// Requests that failed on a canary and may be replayed on the baseline, by what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rescues {
+    /// The service's name.
+    pub service: Arc<str>,
+    /// By [`RescueResult::index`].
+    pub counts: [u64; RescueResult::ALL.len()],
+}
+
+/// What came of a rescue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RescueResult {
+    /// The baseline answered.
+    Rescued,
+    /// The baseline failed too.
+    Failed,
+    /// It was not tried: too many of the service's requests had been rescued.
+    OutOfBudget,
+}
+
+impl RescueResult {
+    /// All results, in the order of [`RescueResult::index`].
+    pub const ALL: [Self; 3] = [Self::Rescued, Self::Failed, Self::OutOfBudget];
+
+    /// Where this result stands in [`Rescues::counts`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word for this result in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Rescued => "rescued",
+            Self::Failed => "failed",
+            Self::OutOfBudget => "out_of_budget",
+        }
+    }
+}
+
+/// How an arm did that was tried once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// The service's name.
+    pub service: Arc<str>,
+    /// The arm's name.
+    pub arm: Arc<str>,
+    /// Whether it answered, and not by a failure.
+    pub ok: bool,
 }
 
 /// The connections of one worker to one upstream, over all of its endpoints.
@@ -97,9 +153,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_stands_at_its_index() {
+    fn every_reason_and_result_stands_at_its_index() {
         for (place, reason) in ShedReason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), place);
+        }
+        for (place, result) in RescueResult::ALL.into_iter().enumerate() {
+            assert_eq!(result.index(), place);
         }
     }
 }

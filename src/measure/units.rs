@@ -93,10 +93,11 @@ impl Units {
         Self { known: HashMap::default(), limit, generation: 0, dropped: 0 }
     }
 
-    /// The weight of another canary of the service changed: the intervals are exact only while
-    /// those stand, so units that were counted before are not counted again.
-    pub const fn others_changed(&mut self) {
-        self.generation = self.generation.wrapping_add(1);
+    /// What is counted next happened under this set of weights of the other canaries of the
+    /// service, by number. The intervals are exact only while those stand, so units that were
+    /// counted under another set are not counted again.
+    pub const fn under(&mut self, generation: u32) {
+        self.generation = generation;
     }
 
     /// Counts a bad event of a unit by a definition below [`UNIT_DEFINITIONS`]: the probability
@@ -138,6 +139,21 @@ impl Units {
         self.dropped
     }
 
+    /// Units whose side of a weight is known by one definition, so that they tell nothing more
+    /// under it: of the baseline and of the canary. Looks at all units that `of` accepts.
+    pub fn spent(&self, definition: usize, omega: f32, of: impl Fn(u64) -> bool) -> [usize; 2] {
+        let mut spent = [0; 2];
+        for (unit, known) in &self.known {
+            let Some(Interval { lo, hi }) = known.intervals.get(definition) else { continue };
+            let is_old = known.generation != self.generation;
+            let side = if *hi <= omega { 1 } else { 0 };
+            if (is_old || *hi <= omega || *lo >= omega) && of(*unit) {
+                spent[side] += 1;
+            }
+        }
+        spent
+    }
+
     /// Of the units that had a bad event, those whose next one would count by some definition
     /// under this weight. Looks at all of them.
     #[must_use]
@@ -159,8 +175,11 @@ struct WrittenUnits {
     dropped: u64,
     #[serde(with = "super::hex")]
     units: Vec<u64>,
-    known: Vec<(u32, Vec<(u8, u32, u32)>)>,
+    known: Vec<(u32, Vec<WrittenInterval>)>,
 }
+
+/// A definition, and the bits of both ends.
+type WrittenInterval = (u8, u32, u32);
 
 impl From<Units> for WrittenUnits {
     fn from(table: Units) -> Self {
@@ -262,7 +281,7 @@ mod tests {
     fn units_counted_under_other_weights_of_other_canaries_are_left_out() {
         let mut units = Units::new(10);
         units.count(1, 0, draw(0.5, true));
-        units.others_changed();
+        units.under(1);
         assert_eq!(units.count(1, 0, draw(0.25, true)), None);
         assert_eq!(units.count(1, 3, draw(0.25, true)), None);
         assert!(units.count(2, 0, draw(0.25, true)).is_some());
@@ -272,7 +291,7 @@ mod tests {
     fn a_table_that_was_written_down_is_the_same() {
         let mut units = Units::new(3);
         units.count(u64::MAX, 0, draw(0.1, true));
-        units.others_changed();
+        units.under(1);
         units.count(7, 5, draw(1.0 / 3.0, false));
         units.count(7, 2, draw(0.7, true));
         let text = serde_json::to_string(&units).unwrap();

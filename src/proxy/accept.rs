@@ -82,7 +82,7 @@ impl Balance {
     }
 
     fn publish(&self, worker: &Worker) {
-        self.0[worker.index].store(worker.connections.open(), Ordering::Relaxed);
+        self.0[worker.place.index].store(worker.connections.open(), Ordering::Relaxed);
     }
 
     /// Whether a worker has clearly more than its share: more than the worker with the fewest by

@@ -8,10 +8,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use rustix::io::Errno;
 
-use super::{body::ResponseBody, connection::InFlight, upstream::ConnectError};
+use super::{body::ResponseBody, connection::InFlight, drill, upstream::ConnectError};
 use crate::{
     measure::{Outcome, ShedReason},
-    routing::{HostProblem, PathProblem},
+    routing::{Harm, HostProblem, PathProblem},
 };
 
 /// Why a request was not answered by its upstream.
@@ -39,6 +39,8 @@ pub(super) enum ProxyError {
     Timeout,
     #[error("the client broke off its request")]
     Client,
+    #[error("a drill: {0:?}")]
+    Drill(Harm),
 }
 
 /// What follows from an error.
@@ -68,6 +70,10 @@ impl ProxyError {
             }
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, None, Outcome::Hung),
             Self::Client => (StatusCode::BAD_REQUEST, None, Outcome::Aborted),
+            Self::Drill(Harm::Errors) => (StatusCode::SERVICE_UNAVAILABLE, None, Outcome::Failed),
+            Self::Drill(Harm::Latency(_) | Harm::Hang) => {
+                (StatusCode::GATEWAY_TIMEOUT, None, Outcome::Hung)
+            }
         };
         Consequence { status, shed, outcome }
     }
@@ -101,6 +107,7 @@ impl ProxyError {
             Self::Protocol(_) => "the upstream broke the protocol",
             Self::Timeout => "the upstream did not answer in time",
             Self::Client => "the request broke off",
+            Self::Drill(_) => "this failure is a drill",
         };
         text.into()
     }
@@ -115,6 +122,9 @@ impl ProxyError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        if let Self::Drill(harm) = self {
+            drill::mark(headers, *harm);
+        }
         if matches!(self, Self::Connect) {
             headers.insert(
                 header::ALLOW,

@@ -9,7 +9,9 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts,
     uri::PathAndQuery,
 };
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use tokio::task::spawn_local;
 
 use super::{
     body::{RequestBody, Upload},
@@ -29,6 +31,9 @@ const POOLED_ATTEMPTS: u32 = 3;
 /// After this many attempts that the upstream did not take, the request fails.
 const MAX_ATTEMPTS: u32 = 6;
 
+/// Most bytes that are read of an answer that nobody gets, to keep its connection.
+const REST: usize = 64 * 1024;
+
 /// About as many fields as forwarding adds: one growth of the map instead of several.
 const ADDED_FIELDS: usize = 5;
 
@@ -37,6 +42,8 @@ pub(super) struct Way<'a> {
     pub(super) route: &'a Route,
     pub(super) service: &'a Service,
     pub(super) arm: &'a Arm,
+    /// Who gets the request if `arm` fails, so that a copy is to be kept.
+    pub(super) rescuer: Option<&'a Arm>,
 }
 
 /// A request exchanged for the head of its answer.
@@ -48,14 +55,28 @@ pub(super) struct Exchange {
     pub(super) deadline: Deadline,
 }
 
-/// Turns the client's head into the upstream's.
+/// A request that came to nothing.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: ProxyError,
+    /// The request, where nothing of it was sent.
+    pub(super) unsent: Option<Box<Request<RequestBody>>>,
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        Self { error, unsent: None }
+    }
+}
+
+/// Turns the client's head into the upstream's; returns the one that a rescuer would get.
 pub(super) fn prepare(
     parts: &mut Parts,
     target: Target,
     client: &Client,
     way: &Way<'_>,
     body: &RequestBody,
-) -> Result<(), ProxyError> {
+) -> Result<Option<Copy>, ProxyError> {
     let fields = &mut parts.headers;
     fields.reserve(ADDED_FIELDS);
     headers::strip_hop_by_hop(fields);
@@ -76,16 +97,24 @@ pub(super) fn prepare(
     let rewrite = &way.route.rewrite;
     set_host(fields, &parts.uri, target.authority, rewrite.host.as_ref());
     headers::apply(fields, &way.route.request_headers);
+    let mut rescuers = way.rescuer.map(|rescuer| {
+        let mut fields = fields.clone();
+        headers::apply(&mut fields, &rescuer.request_headers);
+        fields
+    });
     headers::apply(fields, &way.arm.request_headers);
     // The codec sends a body of unknown length for these methods only if it is told to.
     if body.size_hint().exact().is_none() && !body.is_end_stream() {
-        fields.remove(header::CONTENT_LENGTH);
-        fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        for fields in std::iter::once(fields).chain(rescuers.as_mut()) {
+            fields.remove(header::CONTENT_LENGTH);
+            fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
     }
     set_uri(&mut parts.uri, target.new_path.as_deref(), rewrite)?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    Ok(())
+    let copy = |headers| Copy { method: parts.method.clone(), uri: parts.uri.clone(), headers };
+    Ok(rescuers.map(copy))
 }
 
 fn set_host(
@@ -130,6 +159,10 @@ fn set_uri(uri: &mut Uri, new_path: Option<&str>, rewrite: &Rewrite) -> Result<(
 
 const MALFORMED: ProxyError = ProxyError::BadRequest("the target is malformed");
 
+const SWITCHED: ProxyError = ProxyError::Protocol("it switched protocols without being asked");
+const NEVER_TAKES: ProxyError =
+    ProxyError::Protocol("it closes every connection before it takes the request");
+
 /// Replaces a prefix on a segment border.
 fn rewrite_prefix(path: &str, from: &str, to: &str) -> Option<String> {
     let from = from.strip_suffix('/').unwrap_or(from);
@@ -142,8 +175,9 @@ fn rewrite_prefix(path: &str, from: &str, to: &str) -> Option<String> {
     Some(if whole.is_empty() { "/".to_owned() } else { whole })
 }
 
-/// What is needed to send a request without a body again.
-struct Copy {
+/// What is needed to send a request again, but for its body.
+#[derive(Debug)]
+pub(super) struct Copy {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -158,8 +192,8 @@ impl Copy {
         })
     }
 
-    fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::Empty);
+    pub(super) fn into_request(self, body: RequestBody) -> Request<RequestBody> {
+        let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
@@ -173,32 +207,39 @@ pub(super) async fn exchange(
     mut request: Request<RequestBody>,
     upload: Option<Rc<Upload>>,
     mut deadline: Deadline,
-    observation: &mut Observation,
-) -> Result<Exchange, ProxyError> {
+    mut observation: Option<&mut Observation>,
+) -> Result<Exchange, Failure> {
     let mut attempts = 0;
-    observation.prepared();
+    if let Some(observation) = &observation {
+        observation.prepared();
+    }
     loop {
         let leased = deadline.bound(pool.lease(attempts >= POOLED_ATTEMPTS)).await;
         let mut lease = match leased {
-            Ok(lease) => lease?,
-            Err(_elapsed) => return Err(ProxyError::Timeout),
+            Ok(Ok(lease)) => lease,
+            Ok(Err(error)) => {
+                return Err(Failure { error: error.into(), unsent: Some(Box::new(request)) });
+            }
+            Err(_elapsed) => return Err(ProxyError::Timeout.into()),
         };
-        if let Some(wait) = lease.waited {
+        if let (Some(wait), Some(observation)) = (lease.waited, &mut observation) {
             observation.waited(wait);
         }
         let copy = if lease.may_be_stale { Copy::of(&request) } else { None };
         let failure = match deadline.bound(lease.send(request)).await {
             Ok(Ok(response)) if response.status().is_informational() => {
-                return Err(ProxyError::Protocol("it switched protocols without being asked"));
+                return Err(SWITCHED.into());
             }
             Ok(Ok(response)) => return Ok(Exchange { response, lease, upload, deadline }),
             Ok(Err(failure)) => failure,
-            Err(_elapsed) => return Err(ProxyError::Timeout),
+            Err(_elapsed) => return Err(ProxyError::Timeout.into()),
         };
         drop(lease);
         attempts += 1;
-        request = again(failure, copy, attempts)
-            .map_err(|error| blame_client(error, upload.as_deref()))?;
+        request = again(failure, copy, attempts).map_err(|failure| Failure {
+            error: blame_client(failure.error, upload.as_deref()),
+            ..failure
+        })?;
     }
 }
 
@@ -207,15 +248,40 @@ fn again(
     failure: SendError,
     copy: Option<Copy>,
     attempts: u32,
-) -> Result<Request<RequestBody>, ProxyError> {
+) -> Result<Request<RequestBody>, Failure> {
     match (failure, copy) {
         (SendError::Unsent(request), _) if attempts < MAX_ATTEMPTS => Ok(*request),
-        (SendError::NeverTaken, Some(copy)) if attempts < MAX_ATTEMPTS => Ok(copy.into_request()),
-        (SendError::Unsent(_) | SendError::NeverTaken, _) => {
-            Err(ProxyError::Protocol("it closes every connection before it takes the request"))
+        (SendError::NeverTaken, Some(copy)) if attempts < MAX_ATTEMPTS => {
+            Ok(copy.into_request(RequestBody::Empty))
         }
-        (SendError::Failed(error), _) => Err(ProxyError::Upstream(error)),
+        (SendError::Unsent(request), _) => {
+            Err(Failure { error: NEVER_TAKES, unsent: Some(request) })
+        }
+        (SendError::NeverTaken, _) => Err(NEVER_TAKES.into()),
+        (SendError::Failed(error), _) => Err(ProxyError::Upstream(error).into()),
     }
+}
+
+/// Gives up an answer that nobody gets; its connection is kept if the rest is short.
+pub(super) fn let_go(exchange: Exchange) {
+    let Exchange { response, lease, upload, mut deadline } = exchange;
+    if upload.is_some_and(|upload| !upload.complete()) {
+        return;
+    }
+    let mut body = response.into_body();
+    spawn_local(async move {
+        let rest = async {
+            let mut room = REST;
+            while let Some(frame) = body.frame().await {
+                let length = frame.ok()?.data_ref().map_or(0, bytes::Bytes::len);
+                room = room.checked_sub(length)?;
+            }
+            Some(())
+        };
+        if let Ok(Some(())) = deadline.bound(rest).await {
+            lease.give_back();
+        }
+    });
 }
 
 fn blame_client(error: ProxyError, upload: Option<&Upload>) -> ProxyError {

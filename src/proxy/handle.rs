@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request::Parts};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
@@ -15,11 +15,17 @@ use super::{
     forward::{self, Exchange},
     headers,
     observe::{Observation, Observed},
+    probe,
+    second::SecondLook,
     settings::ListenerSettings,
     target::Target,
     worker::{View, Worker},
 };
-use crate::routing::{self, Assignment, CohortId, Judged, RequestHead, RouteId};
+use crate::routing::{
+    self, Arm, ArmIndex, Assignment, CohortId, Harm, Judged, RequestHead, Route, RouteId, Service,
+};
+
+pub(super) const BASELINE: ArmIndex = ArmIndex(0);
 
 /// What the requests of one client connection share.
 #[derive(Debug)]
@@ -34,11 +40,25 @@ pub(super) struct Client {
 }
 
 /// The route, the cohort and the arm of a request.
-struct Routed {
-    view: Rc<View>,
-    route: RouteId,
+pub(super) struct Routed {
+    pub(super) view: Rc<View>,
+    pub(super) route: RouteId,
     cohort: CohortId,
-    assignment: Assignment,
+    pub(super) assignment: Assignment,
+    /// What a drill does to its answer.
+    pub(super) harm: Option<Harm>,
+    /// Whether it is a probe of its arm.
+    pub(super) is_probe: bool,
+}
+
+impl Routed {
+    pub(super) fn route(&self) -> &Route {
+        self.view.table.routes.route_at(self.route)
+    }
+
+    pub(super) fn service(&self) -> &Service {
+        self.view.table.routes.service(self.route().service)
+    }
 }
 
 /// A request on its way to its arm.
@@ -47,6 +67,8 @@ struct Underway {
     request: Request<RequestBody>,
     upload: Option<Rc<Upload>>,
     observation: Observation,
+    /// What the baseline would get if the arm failed.
+    replay: Option<Box<forward::Copy>>,
 }
 
 /// Answers one request. All that needs no waiting is done before the future is made, which keeps
@@ -78,11 +100,12 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
     let arrived = client.worker.clock.now();
     let (mut parts, body) = request.into_parts();
     let target = Target::read(&parts, &client.settings.limits)?;
-    let routed = route(client, &parts, &target)?;
+    let mut routed = route(client, &parts, &target)?;
+    if client.worker.probes.wanted() && body.is_end_stream() && parts.method.is_idempotent() {
+        become_probe(client, &mut routed);
+    }
     let observation = observe(client, &routed, arrived);
-    let table = &routed.view.table;
-    let route = table.routes.route_at(routed.route);
-    let service = table.routes.service(route.service);
+    let (route, service) = (routed.route(), routed.service());
     let arm = &service.arms[usize::from(routed.assignment.arm.0)];
     let (body, upload) = if body.is_end_stream() {
         (RequestBody::Empty, None)
@@ -91,13 +114,40 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
         let stall = Stall::new(&client.worker.deadlines, client.settings.limits.body_timeout);
         (RequestBody::Client { body, upload: Rc::clone(&upload), stall }, Some(upload))
     };
-    let way = forward::Way { route, service, arm };
-    if let Err(error) = forward::prepare(&mut parts, target, client, &way, &body) {
-        observation.finish(error.outcome());
-        return Err(error);
-    }
+    let way = forward::Way { route, service, arm, rescuer: rescuer(&routed, &parts) };
+    let replay = match forward::prepare(&mut parts, target, client, &way, &body) {
+        Ok(replay) => replay.map(Box::new),
+        Err(error) => {
+            observation.finish(error.outcome());
+            return Err(error);
+        }
+    };
     let request = Request::from_parts(parts, body);
-    Ok(Underway { routed, request, upload, observation })
+    Ok(Underway { routed, request, upload, observation, replay })
+}
+
+/// The arm that gets the request if its own fails.
+fn rescuer<'a>(routed: &'a Routed, parts: &Parts) -> Option<&'a Arm> {
+    if !routed.route().rescue {
+        return None;
+    }
+    if let Some(rescuer) = routed.view.rescuer(routed.route().service) {
+        rescuer.request();
+    }
+    let may_be = routed.assignment.arm != BASELINE && parts.method.is_idempotent();
+    may_be.then(|| &routed.service().arms[usize::from(BASELINE.0)])
+}
+
+/// Makes a request for the baseline the probe of an arm, if one waits for it. It is no evidence.
+fn become_probe(client: &Client, routed: &mut Routed) {
+    let diverted = client.worker.probes.divert(routed.route(), &routed.assignment);
+    if let Some(arm) = diverted.filter(|arm| usize::from(arm.0) < routed.service().arms.len()) {
+        routed.assignment = Assignment { arm, unit: 0, excluded: true };
+        routed.is_probe = true;
+        let asks = &routed.view.table.asks;
+        let coin = client.worker.coin();
+        routed.harm = asks.harm(routed.route().service, arm, routed.cohort, coin);
+    }
 }
 
 /// Sends the request to its arm and makes the client's answer from the upstream's.
@@ -106,17 +156,24 @@ async fn exchange(
     underway: Underway,
     in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, (ProxyError, InFlight)> {
-    let Underway { routed, request, upload, mut observation } = underway;
-    let table = &routed.view.table;
-    let route = table.routes.route_at(routed.route);
-    let arm = &table.routes.service(route.service).arms[usize::from(routed.assignment.arm.0)];
-    let deadline = client.worker.deadlines.after(observation.arrived(), route.timeout);
+    let Underway { routed, request, upload, mut observation, replay } = underway;
+    let route = routed.route();
+    let arm = &routed.service().arms[usize::from(routed.assignment.arm.0)];
+    let limit = if routed.is_probe { probe::patience(route) } else { route.timeout };
+    let deadline = client.worker.deadlines.after(observation.arrived(), limit);
     let pool = routed.view.pool(arm.upstream);
-    match forward::exchange(pool, request, upload, deadline, &mut observation).await {
-        Ok(exchange) => Ok(answer(client, &routed, exchange, observation, in_flight)),
-        Err(error) => {
-            observation.finish(error.outcome());
-            Err((error, in_flight))
+    let bodyless = upload.is_none();
+    let attempt = forward::exchange(pool, request, upload, deadline, Some(&mut observation)).await;
+    if replay.is_some() || routed.harm.is_some() {
+        let second = SecondLook { routed, attempt, observation, replay, bodyless };
+        // Few requests come here: the others should not carry its state.
+        return Box::pin(second.take(client, in_flight)).await;
+    }
+    match attempt {
+        Ok(exchange) => Ok(answer(client, &routed, exchange, Some(observation), in_flight)),
+        Err(failure) => {
+            observation.finish(failure.error.outcome());
+            Err((failure.error, in_flight))
         }
     }
 }
@@ -141,18 +198,24 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
     let route = table.routes.route(&head).ok_or(ProxyError::NoRoute)?;
     let cohort = table.routes.cohort(&head);
     let service = table.routes.route_at(route).service;
+    let coin = client.worker.coin();
     let assignment = routing::assign(
         table.routes.service(service),
         table.dials.of(service),
         cohort,
         &head,
-        client.worker.coin(),
+        coin,
     );
-    Ok(Routed { view, route, cohort, assignment })
+    let harm = if table.asks.hurts.is_empty() {
+        None
+    } else {
+        table.asks.harm(service, assignment.arm, cohort, coin)
+    };
+    Ok(Routed { view, route, cohort, assignment, harm, is_probe: false })
 }
 
 fn observe(client: &Client, routed: &Routed, arrived: Duration) -> Observation {
-    let route = routed.view.table.routes.route_at(routed.route);
+    let route = routed.route();
     let Assignment { arm, unit, excluded } = routed.assignment;
     Observation::begin(
         &client.worker.events,
@@ -167,21 +230,26 @@ fn observe(client: &Client, routed: &Routed, arrived: Duration) -> Observation {
     )
 }
 
-/// Makes the client's answer from the upstream's.
-fn answer(
+/// Whether the head of an answer counts as a failure.
+pub(super) fn has_failed(route: &Route, status: StatusCode, headers: &HeaderMap) -> bool {
+    let grpc = GrpcFailures::of(&route.failed_when, headers);
+    route.failed_when.status(status) || grpc.fails(headers)
+}
+
+/// Makes the client's answer from the upstream's. An answer without an observation is not counted.
+pub(super) fn answer(
     client: &Client,
     routed: &Routed,
     exchange: Exchange,
-    mut observation: Observation,
+    mut observation: Option<Observation>,
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
-    let table = &routed.view.table;
-    let route = table.routes.route_at(routed.route);
-    let service = table.routes.service(route.service);
+    let (route, service) = (routed.route(), routed.service());
     let (mut parts, body) = exchange.response.into_parts();
     let grpc = GrpcFailures::of(&route.failed_when, &parts.headers);
-    let failed = route.failed_when.status(parts.status) || grpc.fails(&parts.headers);
-    observation.head(failed);
+    if let Some(observation) = &mut observation {
+        observation.head(has_failed(route, parts.status, &parts.headers));
+    }
     parts.version = http::Version::HTTP_11;
     headers::strip_hop_by_hop(&mut parts.headers);
     headers::apply(&mut parts.headers, &route.response_headers);
@@ -193,7 +261,7 @@ fn answer(
     }
     let mut download = super::body::Download {
         body,
-        observation: Some(observation),
+        observation,
         lease: Some(exchange.lease),
         upload: exchange.upload,
         failed_when: grpc,

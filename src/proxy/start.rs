@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     accept::{Balance, accept},
     listen::Listener,
-    worker::{Link, Worker},
+    worker::{Link, Place, Worker},
 };
 use crate::{routing::LiveTable, shutdown};
 
@@ -55,14 +55,16 @@ impl Proxy {
     /// The system's, if a thread or a runtime cannot be made.
     pub fn start(listeners: Vec<Listener>, inputs: Inputs) -> io::Result<Self> {
         let (sender, receiver) = watch::channel(listeners);
-        let balance = Balance::new(inputs.links.len());
-        let mut workers = Vec::with_capacity(inputs.links.len());
+        let count = inputs.links.len();
+        let balance = Balance::new(count);
+        let mut workers = Vec::with_capacity(count);
         let (ready, started_up) = crossbeam_channel::unbounded();
         for (index, link) in inputs.links.into_iter().enumerate() {
             let table = Arc::clone(&inputs.table);
             let listeners = receiver.clone();
             let (balance, shutdown) = (Arc::clone(&balance), inputs.shutdown.clone());
             let (started, ready) = (inputs.started, ready.clone());
+            let place = Place { index, workers: count };
             let live = move || {
                 // A runtime is bound to the thread that makes it.
                 let runtime = Builder::new_current_thread()
@@ -76,7 +78,7 @@ impl Proxy {
                 if ready.send(made).is_ok()
                     && let Some(runtime) = runtime
                 {
-                    let worker = Worker::new(index, started, &table, link);
+                    let worker = Worker::new(place, started, &table, link);
                     runtime.block_on(run(worker, listeners, balance, shutdown));
                 }
             };

@@ -35,6 +35,14 @@ const MAX_WAITING: usize = 1024;
 /// unless the upstream was seen to close an idle connection within this time.
 const SUSPICION: Duration = Duration::from_secs(60);
 
+/// Most connections to one endpoint that are on their way to being open ahead of traffic.
+const MAX_WARMING: u32 = 16;
+
+/// After a connection that could not be opened ahead, the next attempt waits for this long, and
+/// twice as long after every further failure, up to 2^6 times.
+const BACKOFF: Duration = Duration::from_millis(200);
+const BACKOFF_DOUBLINGS: u32 = 6;
+
 /// How long a failed request waits for the reset that proves that it was never taken.
 const RESET_PATIENCE: Duration = Duration::from_millis(30);
 
@@ -89,6 +97,7 @@ impl Pool {
                     connecting: Cell::new(0),
                     waiting: Cell::new(0),
                     closed_at: Cell::new(None),
+                    warming: Warming::default(),
                     room: Notify::new(),
                 })
             })
@@ -130,7 +139,19 @@ impl Pool {
             .min_by_key(|endpoint| endpoint.load())
     }
 
-    /// Closes what has been idle for too long and opens what warm-up asks for.
+    /// Opens connections until `asked` are open, or as many as warm-up wants. `first` is the
+    /// endpoint that gets one more than others where they cannot be even.
+    pub(super) fn open_ahead(&self, asked: u32, first: usize) {
+        let count = self.endpoints.len().max(1);
+        let always = self.spec.warmup.map_or(0, |warmup| warmup.connections);
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            let place = (index + count - first % count) % count;
+            let share = asked / count as u32 + u32::from(place < asked as usize % count);
+            endpoint.open_ahead(always.max(share));
+        }
+    }
+
+    /// Closes what has been idle for too long.
     pub(super) fn maintain(&self) {
         for endpoint in &self.endpoints {
             endpoint.maintain();
@@ -152,8 +173,22 @@ struct EndpointPool {
     waiting: Cell<usize>,
     /// When the upstream was last seen to have closed an idle connection.
     closed_at: Cell<Option<Duration>>,
+    warming: Warming,
     /// Passed on to the next in line when its waiter gives up.
     room: Notify,
+}
+
+/// Connections that are opened ahead of traffic.
+#[derive(Debug, Default)]
+struct Warming {
+    /// So many are to be open.
+    wanted: Cell<u32>,
+    /// So many are on their way.
+    underway: Cell<usize>,
+    /// Failures in a row.
+    failures: Cell<u32>,
+    /// No attempt before this moment.
+    not_before: Cell<Duration>,
 }
 
 #[derive(Debug)]
@@ -286,26 +321,56 @@ impl EndpointPool {
         }
     }
 
-    fn maintain(self: &Rc<Self>) {
+    fn maintain(&self) {
         let now = self.deadlines.coarse_now();
-        let warm = self.spec.warmup.map_or(0, |warmup| warmup.connections);
         let mut idle = self.idle.borrow_mut();
-        let mut spare = self.open.get().saturating_sub(warm);
+        let mut spare = self.open.get().saturating_sub(self.warming.wanted.get());
         idle.retain(|entry| {
             let keep = !entry.connection.sender.is_closed()
                 && (spare == 0 || now.saturating_sub(entry.since) < self.spec.idle_timeout);
             spare -= u32::from(!keep && spare > 0);
             keep
         });
-        drop(idle);
-        for _ in self.open.get()..warm.min(self.spec.max_connections) {
+    }
+
+    /// Opens connections until `wanted` are open. What could not be kept idle is not wanted.
+    fn open_ahead(self: &Rc<Self>, wanted: u32) {
+        let wanted = wanted.min(self.spec.max_connections).min(self.spec.idle_connections);
+        self.warming.wanted.set(wanted);
+        let missing = wanted.saturating_sub(self.open.get());
+        if missing == 0 || self.deadlines.coarse_now() < self.warming.not_before.get() {
+            return;
+        }
+        let room = MAX_WARMING.saturating_sub(self.warming.underway.get() as u32);
+        for _ in 0..missing.min(room) {
             let pool = Rc::clone(self);
-            // A failure to warm up is no failure of a request: the first request will tell.
+            let underway = Counted::up(self, |pool| &pool.warming.underway);
             spawn_local(async move {
-                if let Ok(connection) = pool.connect().await {
-                    pool.put_back(connection);
-                }
+                let opened = pool.connect().await;
+                drop(underway);
+                pool.opened_ahead(opened);
             });
+        }
+    }
+
+    /// A failure to open ahead is no failure of a request: it only puts off the next attempt.
+    fn opened_ahead(&self, opened: Result<Connection, ConnectError>) {
+        let warming = &self.warming;
+        match opened {
+            Ok(connection) => {
+                warming.failures.set(0);
+                self.put_back(connection);
+            }
+            Err(error) => {
+                let now = self.deadlines.coarse_now();
+                if now >= warming.not_before.get() {
+                    let failures = warming.failures.get();
+                    warming.failures.set(failures + 1);
+                    let pause = BACKOFF * 2_u32.pow(failures.min(BACKOFF_DOUBLINGS));
+                    warming.not_before.set(now + pause);
+                    tracing::debug!(upstream = %self.spec.name, %error, "cannot open ahead");
+                }
+            }
         }
     }
 }
@@ -434,5 +499,64 @@ impl Lease {
         let Self { connection, pool, .. } = self;
         connection.busy.set(false);
         pool.put_back(connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        task::LocalSet,
+        time::{Instant, advance},
+    };
+
+    use super::*;
+
+    fn pool_to(endpoint: Endpoint) -> (Pool, Clock, Rc<Deadlines>) {
+        let spec = Arc::new(Upstream {
+            name: "one".into(),
+            endpoints: vec![endpoint],
+            protocol: Protocol::Auto,
+            replicas: None,
+            tls: None,
+            warmup: None,
+            health: None,
+            max_connections: 100,
+            idle_connections: 100,
+            idle_timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(3),
+        });
+        let clock = Clock::new(Instant::now());
+        let deadlines = Rc::new(Deadlines::new(clock));
+        (Pool::new(&spec, clock, &deadlines), clock, deadlines)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_opened_ahead_is_tried_less_and_less_often() {
+        let nowhere = Endpoint::Unix("/nonexistent/haldane.sock".into());
+        let (pool, clock, deadlines) = pool_to(nowhere);
+        let tasks = LocalSet::new();
+        let attempts = tasks.run_until(async {
+            let mut last = 0;
+            let mut attempts = Vec::new();
+            for _ in 0..600 {
+                deadlines.advance(clock.now());
+                pool.open_ahead(4, 0);
+                advance(Duration::from_millis(100)).await;
+                for _ in 0..16 {
+                    tokio::task::yield_now().await;
+                }
+                let failures = pool.endpoints[0].warming.failures.get();
+                if failures > last {
+                    attempts.push(clock.now().as_millis() / 100);
+                    last = failures;
+                }
+            }
+            attempts
+        });
+        let attempts = attempts.await;
+        assert!((7..=12).contains(&attempts.len()), "{attempts:?}");
+        let pauses: Vec<u128> = attempts.windows(2).map(|it| it[1] - it[0]).collect();
+        assert!(pauses.is_sorted() && pauses.last() >= Some(&128), "{pauses:?}");
+        assert_eq!(pool.counts(), PoolCounts::default());
     }
 }

@@ -15,12 +15,17 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
-    clock::Clock, connection::Connections, deadline::Deadlines, observe::EventBuffer,
+    clock::Clock,
+    connection::Connections,
+    deadline::Deadlines,
+    observe::EventBuffer,
+    probe::Probes,
+    rescue::{self, Rescuer},
     upstream::Pool,
 };
 use crate::{
     measure::{Batch, Event, ShedReason, Tick, UpstreamConnections, WorkerReport},
-    routing::{LiveTable, UpstreamId},
+    routing::{LiveTable, ServiceId, UpstreamId},
 };
 
 /// The worker's end of the channels to the control thread.
@@ -37,24 +42,41 @@ pub struct Link {
 pub(super) struct View {
     pub(super) table: Arc<LiveTable>,
     pools: Rc<[Rc<Pool>]>,
+    /// By service; `None` where no route asks for rescue.
+    rescuers: Rc<[Option<Rc<Rescuer>>]>,
 }
 
 impl View {
     pub(super) fn pool(&self, id: UpstreamId) -> &Rc<Pool> {
         &self.pools[id.0 as usize]
     }
+
+    /// The rescuer of a service that has a route with `rescue`.
+    pub(super) fn rescuer(&self, id: ServiceId) -> Option<&Rc<Rescuer>> {
+        self.rescuers.get(id.0 as usize)?.as_ref()
+    }
+}
+
+/// Which of how many workers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// From 0.
+    pub(super) index: usize,
+    /// At least 1.
+    pub(super) workers: usize,
 }
 
 /// What all parts of a worker share.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) index: usize,
+    pub(super) place: Place,
     pub(super) clock: Clock,
     pub(super) events: Rc<EventBuffer>,
     pub(super) deadlines: Rc<Deadlines>,
     pub(super) connections: Rc<Connections>,
     pub(super) draining: Cell<bool>,
     pub(super) accept_pauses: Cell<u64>,
+    pub(super) probes: Probes,
     table: RefCell<Cache<Arc<ArcSwap<LiveTable>>, Arc<LiveTable>>>,
     view: RefCell<Rc<View>>,
     coins: RefCell<fastrand::Rng>,
@@ -64,7 +86,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        index: usize,
+        place: Place,
         started: Instant,
         table: &Arc<ArcSwap<LiveTable>>,
         link: Link,
@@ -73,15 +95,17 @@ impl Worker {
         let current = table.load_full();
         let deadlines = Rc::new(Deadlines::new(clock));
         let pools = pools(&current, None, clock, &deadlines);
-        let view = Rc::new(View { pools, table: current });
+        let rescuers = rescue::rescuers(&current, &[]);
+        let view = Rc::new(View { pools, rescuers, table: current });
         Rc::new(Self {
-            index,
+            place,
             clock,
             events: Rc::new(EventBuffer::new(clock)),
             deadlines,
             connections: Rc::default(),
             draining: Cell::new(false),
             accept_pauses: Cell::new(0),
+            probes: Probes::default(),
             table: RefCell::new(Cache::new(Arc::clone(table))),
             view: RefCell::new(view),
             coins: RefCell::new(fastrand::Rng::new()),
@@ -96,12 +120,15 @@ impl Worker {
         let table = cache.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(table, &view.table) {
-            let pools = if Arc::ptr_eq(&table.routes, &view.table.routes) {
-                Rc::clone(&view.pools)
+            let (pools, rescuers) = if Arc::ptr_eq(&table.routes, &view.table.routes) {
+                (Rc::clone(&view.pools), Rc::clone(&view.rescuers))
             } else {
-                pools(table, Some(&view.pools), self.clock, &self.deadlines)
+                // Services may have other ids now.
+                self.probes.forget();
+                let pools = pools(table, Some(&view.pools), self.clock, &self.deadlines);
+                (pools, rescue::rescuers(table, &view.rescuers))
             };
-            *view = Rc::new(View { table: Arc::clone(table), pools });
+            *view = Rc::new(View { table: Arc::clone(table), pools, rescuers });
         }
         Rc::clone(&view)
     }
@@ -127,10 +154,28 @@ impl Worker {
             let second = count % 10 == 0;
             if second {
                 self.connections.look_through(now);
-                let view = self.view();
-                view.pools.iter().for_each(|pool| pool.maintain());
+                self.view().pools.iter().for_each(|pool| pool.maintain());
             }
-            self.hand_over(second);
+            if !self.draining.get() {
+                self.open_ahead();
+                if second && self.place.index == 0 {
+                    Probes::second(&self);
+                }
+            }
+            self.hand_over(second || self.probes.has_news());
+        }
+    }
+
+    /// Opens this worker's share of the connections that are asked for ahead of traffic.
+    fn open_ahead(&self) {
+        let view = self.view();
+        let warm = &view.table.asks.warm;
+        let Place { index, workers } = self.place;
+        for (id, pool) in view.pools.iter().enumerate() {
+            let asked = warm.iter().find(|warm| warm.upstream.0 as usize == id);
+            let whole = asked.map_or(0, |warm| warm.connections as usize);
+            let share = whole / workers + usize::from(index < whole % workers);
+            pool.open_ahead(share as u32, index);
         }
     }
 
@@ -139,7 +184,7 @@ impl Worker {
         let empty = self.link.empties.try_recv().unwrap_or_default();
         let held = self.events.take(empty);
         let batch = Batch {
-            worker: self.index,
+            worker: self.place.index,
             through: self.clock.now(),
             events: held.events,
             overflowed: held.overflowed,
@@ -150,7 +195,12 @@ impl Worker {
         match self.link.batches.try_send(batch) {
             // Without a control thread the process is ending; nobody counts any more.
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(batch)) => self.events.put_back(batch),
+            Err(TrySendError::Full(mut batch)) => {
+                if let Some(report) = batch.report.take() {
+                    self.probes.put_back(report.probes);
+                }
+                self.events.put_back(batch);
+            }
         }
     }
 
@@ -173,6 +223,8 @@ impl Worker {
             shed: *self.shed.borrow(),
             accept_pauses: self.accept_pauses.get(),
             open_connections: u32::try_from(self.connections.open()).unwrap_or(u32::MAX),
+            rescues: view.rescuers.iter().flatten().map(|rescuer| rescuer.report()).collect(),
+            probes: self.probes.take_news(),
         }
     }
 

@@ -91,6 +91,7 @@ impl Control {
             routes: Arc::new(RouteTable::new(TableParts::default())),
             dials: Arc::new(Dials::default()),
             epoch: Epoch::default(),
+            asks: Arc::default(),
         };
         let config_hash: Arc<str> = config_hash.into();
         let mut control = Self {
@@ -444,7 +445,8 @@ impl Control {
         let dials = routes.services().iter().enumerate().map(dial).collect();
         self.descending = descending;
         let epoch = before.epoch.next();
-        let table = LiveTable { routes, dials: Arc::new(Dials::new(dials)), epoch };
+        let table =
+            LiveTable { routes, dials: Arc::new(Dials::new(dials)), epoch, asks: Arc::default() };
         drop(before);
         self.retired.push(self.table.swap(Arc::new(table)));
     }

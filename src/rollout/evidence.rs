@@ -16,7 +16,7 @@ mod trials;
 mod yardstick;
 
 pub use input::{EndedTicks, FedBlock, Input, Newcomers};
-pub use state::EvidenceSnapshot;
+pub use state::{EvidenceSnapshot, Tellers};
 pub use subject::{JudgedRoute, Source, Split, Subject};
 pub use trials::Arm;
 pub use yardstick::{Armed, Yardstick};
@@ -47,9 +47,16 @@ pub struct Evidence {
     builder: BlockBuilder,
     noted: Noted,
     ends: Ends,
+    /// The epochs of the weights in force.
+    epochs: Vec<Epoch>,
+    /// The tick of the canary's first request in this process.
+    first_request: Option<Tick>,
+    /// Ticks that it warmed up in another one.
+    warm_before: u32,
     /// The set of deadlines that the canary has, and the tick that its first came into force.
     generation: u64,
     measured_from: Option<Tick>,
+    news: bool,
     state: EvidenceSnapshot,
 }
 
@@ -94,8 +101,12 @@ impl Evidence {
             builder,
             noted: Noted::default(),
             ends: Ends::default(),
+            epochs: vec![epoch],
+            first_request: None,
+            warm_before: state.warm_ticks(),
             generation: 0,
             measured_from: None,
+            news: false,
             state,
         }
     }
@@ -124,24 +135,30 @@ impl Evidence {
         self.state.clone()
     }
 
-    /// Takes notice of a keyed request that was assigned, for the trials of a promotion.
-    pub fn assigned(&mut self, unit: u64, arrival: Tick, arm: Arm) {
-        self.noted.note(&self.state.seen, unit, arrival, arm);
+    /// Takes notice of a keyed request that was assigned, for the trials of a promotion. Those
+    /// under other weights than the ones in force are no trials.
+    pub fn assigned(&mut self, unit: u64, arrival: Tick, epoch: Epoch, arm: Arm) {
+        if self.epochs.contains(&epoch) {
+            self.noted.note(&self.state.seen, unit, arrival, arm);
+        }
     }
 
     /// Other recorders count, after a change of routes or cohorts. Their names and order in
     /// [`Subject::routes`] and [`Subject::cohorts`] are the new ones.
-    pub fn regroup(&mut self, subject: Subject) {
+    pub fn reshape(&mut self, subject: Subject) -> Option<Input> {
         self.subject = subject;
         self.builder.set_members(members(&self.subject));
         self.ends.recount();
         self.generation = 0;
+        self.set_pods(self.subject.pods)
     }
 
     /// Goes on in another process: see [`Evidence::restore`].
     pub fn resume(&mut self, from: Tick, epoch: Epoch, splits: Vec<Split>) -> Input {
         self.builder = BlockBuilder::new(banks(), from, epoch, self.state.stretch());
         self.builder.set_members(members(&self.subject));
+        self.epochs = vec![epoch];
+        self.warm_before = self.state.warm_ticks();
         self.do_take(Input::Resumed { from, epoch, splits })
     }
 
@@ -150,6 +167,7 @@ impl Evidence {
     /// dropped then.
     pub fn reweigh(&mut self, epoch: Epoch, at: Tick, splits: Vec<Split>, cut: Cut) -> Input {
         self.builder.reweigh(epoch, at, cut);
+        self.epochs = vec![epoch];
         self.noted.clear();
         self.do_take(Input::Reweigh { epoch, at, splits, cut })
     }
@@ -157,6 +175,7 @@ impl Evidence {
     /// The weights of this epoch are those of the one before.
     pub fn same_weights(&mut self, epoch: Epoch) -> Input {
         self.builder.same_weights(epoch);
+        self.epochs.push(epoch);
         self.do_take(Input::SameWeights { epoch })
     }
 
@@ -182,8 +201,9 @@ impl Evidence {
         (pods != self.state.pods()).then(|| self.do_take(Input::Pods(pods)))
     }
 
-    /// The weights of the service's other canaries changed: users that told something under the
-    /// ones before are not asked again.
+    /// The weights of the service's other canaries changed and their sum did not: users that told
+    /// something under the ones before are not asked again. Where the sum changes, that is
+    /// noticed without being told.
     pub fn others_changed(&mut self) -> Input {
         self.do_take(Input::OthersChanged)
     }
@@ -226,11 +246,31 @@ impl Evidence {
                 let is_measured = self.measured_from.is_some_and(|from| from <= block.first);
                 let armed =
                     if is_measured { yardstick.armed_at(block.first) } else { Armed::Nothing };
-                out.push(Input::Block(FedBlock { block, armed, warming: false }));
+                let warming = self.is_warming(block.first);
+                out.push(Input::Block(FedBlock { block, armed, warming }));
             }
         }
         let closed = self.judge().breaker() == BreakerState::Closed;
         out.extend(self.ends.tick(&self.subject, ledger, closed).map(Input::Ended));
+        if self.ends.canary_came() {
+            self.first_request.get_or_insert(now);
+        }
+    }
+
+    /// Whether the canary is warming up at a tick: for a time after its first request. What it
+    /// had of that time in another process counts.
+    fn is_warming(&self, tick: Tick) -> bool {
+        let Some(warmup) = self.subject.warmup else { return false };
+        let ticks = u32::try_from(warmup.as_millis().div_ceil(100)).unwrap_or(u32::MAX);
+        let left = ticks.saturating_sub(self.warm_before);
+        left > 0 && self.first_request.is_none_or(|from| tick.0 < from.0.saturating_add(left))
+    }
+
+    /// Users of a sticky service in the stage, and those who can still tell; `None` without any.
+    /// Looks at all that had a bad event: ask once a second at most.
+    #[must_use]
+    pub fn tellers(&self) -> Option<Tellers> {
+        self.state.tellers()
     }
 
     /// Gives the canary the deadlines of a new set.
@@ -252,7 +292,25 @@ impl Evidence {
 
     /// Moves the evidence by an input. Pure: the same inputs make the same evidence.
     pub fn take(&mut self, input: &Input) {
+        self.news |= matches!(input, Input::Block(_));
         self.state.take(input);
+    }
+
+    /// Whether a block was judged since this was asked last.
+    pub fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Requests that were judged since the rollout began: of the baseline and of the canary.
+    #[must_use]
+    pub const fn requests(&self) -> [u64; 2] {
+        self.state.requests()
+    }
+
+    /// Bad canary responses beyond the baseline's share, as far as they are beyond doubt.
+    #[must_use]
+    pub fn excess_bad(&self) -> f64 {
+        self.state.excess_bad()
     }
 
     /// One tick is over, for a service with one canary: gathers, and takes what was gathered.
@@ -277,18 +335,6 @@ impl Evidence {
     /// What a step of the rollout is decided by; suspicion is told once.
     pub fn seen(&mut self, now: Duration, others_bp: u16, obstacle: Option<Obstacle>) -> Seen {
         self.state.seen(now, others_bp, obstacle)
-    }
-
-    /// Requests that were judged since the rollout began: of the baseline and of the canary.
-    #[must_use]
-    pub const fn requests(&self) -> [u64; 2] {
-        self.state.requests
-    }
-
-    /// Bad canary responses beyond the baseline's share, as far as they are beyond doubt.
-    #[must_use]
-    pub fn excess_bad(&self) -> f64 {
-        self.state.excess_bad()
     }
 
     /// Units of sticky strata that had a bad event, and how many of them can still tell.

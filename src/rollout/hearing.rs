@@ -51,8 +51,6 @@ pub(super) struct Hearing {
     requests: u64,
     heard_at: Tick,
     breaker: BreakerState,
-    /// Whether something was judged since the last step.
-    news: bool,
 }
 
 /// What one hearing is about.
@@ -218,7 +216,6 @@ impl Hearings {
             requests: 0,
             heard_at: now.tick,
             breaker: BreakerState::Closed,
-            news: false,
         };
         self.all.insert(about.rollout.names(), hearing);
     }
@@ -284,7 +281,7 @@ impl Hearings {
             }
             for (names, arm) in self.keyed.get(&event.recorder).into_iter().flatten() {
                 if let Some(hearing) = self.all.get_mut(names) {
-                    hearing.evidence.assigned(event.unit, event.arrival, *arm);
+                    hearing.evidence.assigned(event.unit, event.arrival, event.epoch(), *arm);
                 }
             }
         }
@@ -347,7 +344,6 @@ impl Hearing {
         let mut inputs = std::mem::take(&mut self.inputs);
         self.evidence.gather(ledger, yard, tick, &mut inputs);
         for input in inputs.drain(..) {
-            self.news |= matches!(input, EvidenceInput::Block(_));
             self.evidence.take(&input);
             self.note(input);
         }
@@ -386,7 +382,8 @@ impl Hearing {
         let now = Now { tick: self.beginning.from, epoch: self.beginning.epoch };
         self.beginning = about.beginning(&subject, now, &self.beginning.splits);
         self.notes.push(Recorded::Begin(Box::new(self.beginning.clone())));
-        self.evidence.regroup(subject);
+        let input = self.evidence.reshape(subject);
+        input.into_iter().for_each(|input| self.note(input));
         (self.sources, self.caps) = (keys, caps);
     }
 
@@ -407,8 +404,7 @@ impl Hearing {
     pub(super) fn is_due(&mut self, tick: Tick) -> bool {
         let breaker = self.evidence.judge().breaker();
         let tripped = std::mem::replace(&mut self.breaker, breaker) != breaker;
-        let news = std::mem::take(&mut self.news);
-        tripped || news || tick.0.is_multiple_of(10) || self.block_ends(tick)
+        tripped || self.evidence.has_news() || tick.0.is_multiple_of(10) || self.block_ends(tick)
     }
 
     /// What a step goes by.

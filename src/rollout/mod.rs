@@ -30,7 +30,7 @@ mod testing;
 pub use decision::{Decision, DecisionKind, Told};
 pub use evidence::{
     Arm as EvidenceArm, Armed, EndedTicks, Evidence, EvidenceSnapshot, FedBlock,
-    Input as EvidenceInput, JudgedRoute, Newcomers, Source, Split, Subject, Yardstick,
+    Input as EvidenceInput, JudgedRoute, Newcomers, Source, Split, Subject, Tellers, Yardstick,
 };
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};

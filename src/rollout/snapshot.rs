@@ -8,7 +8,8 @@ use std::{
 
 use super::{Decision, DecisionKind, JournalCounts, ObjectiveView, Phase, Status};
 use crate::measure::{
-    Counters, DURATION_BOUNDS_US, OVERHEAD_BUCKETS, ShedReason, Totals, UpstreamConnections,
+    Counters, DURATION_BOUNDS_US, OVERHEAD_BUCKETS, Rescues, ShedReason, Totals,
+    UpstreamConnections,
 };
 
 /// What is known at one moment. Counters run since the start of the process.
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub upstreams: Vec<UpstreamConnections>,
     /// Requests and connections refused by the proxy, by [`ShedReason::index`].
     pub shed: [u64; ShedReason::ALL.len()],
+    /// Rescues by service, of those that have a route with `rescue`.
+    pub rescues: Vec<Rescues>,
     /// How often a worker paused accepting.
     pub accept_pauses: u64,
     /// Connections of clients that are open.

@@ -63,6 +63,7 @@ impl World {
             replicas: None,
             tls: None,
             warmup: None,
+            health: None,
             max_connections: 1,
             idle_connections: 1,
             idle_timeout: Duration::ZERO,

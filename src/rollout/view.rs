@@ -60,6 +60,7 @@ impl View<'_> {
             objectives: self.objectives.views(),
             upstreams: self.upstreams(),
             shed: self.workers.shed(),
+            rescues: self.workers.rescues(),
             accept_pauses: self.workers.accept_pauses(),
             open_connections: self.workers.open_connections(),
             control_lateness: self.lateness,

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::measure::{Batch, OVERHEAD_BUCKETS, ShedReason, UpstreamConnections, WorkerReport};
+use crate::measure::{
+    Batch, OVERHEAD_BUCKETS, RescueResult, Rescues, ShedReason, UpstreamConnections, WorkerReport,
+};
 
 /// The last report of every worker, and the time that requests spent in the proxy.
 #[derive(Debug)]
@@ -55,6 +57,21 @@ impl Workers {
             }
         }
         sums
+    }
+
+    /// Rescues by service, in the order of their names.
+    pub(super) fn rescues(&self) -> Vec<Rescues> {
+        let mut sums = BTreeMap::<Arc<str>, Rescues>::new();
+        for one in self.reports.iter().flat_map(|report| &report.rescues) {
+            let none = [0; RescueResult::ALL.len()];
+            let sum = sums
+                .entry(one.service.clone())
+                .or_insert_with(|| Rescues { service: one.service.clone(), counts: none });
+            for (sum, count) in sum.counts.iter_mut().zip(one.counts) {
+                *sum += count;
+            }
+        }
+        sums.into_values().collect()
     }
 
     pub(super) fn accept_pauses(&self) -> u64 {

@@ -47,7 +47,10 @@ pub fn assign(
         return Assignment { arm, unit: 0, excluded: true };
     }
     let unit = key_hash(&service.assign_by, service.salt, head);
-    let arm = dial.arm(cohort, bucket(unit.unwrap_or(coin)));
+    let arm = match unit {
+        Some(unit) => dial.keyed_arm(cohort, bucket(unit)),
+        None => dial.arm(cohort, bucket(coin)),
+    };
     Assignment { arm, unit: unit.unwrap_or(0), excluded: false }
 }
 
@@ -118,7 +121,7 @@ impl Salt {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, sync::Arc};
 
     use proptest::prelude::*;
 
@@ -212,6 +215,16 @@ mod tests {
         assert_eq!(by_coin(u64::MAX).arm, BASELINE);
         let coins = (0..10_000u64).map(|n| n * (u64::MAX / 10_000) + (1 << 49));
         assert_eq!(coins.filter(|coin| by_coin(*coin).arm == CANARY).count(), 500);
+    }
+
+    #[test]
+    fn a_session_that_drains_stays_and_a_coin_leaves() {
+        let service = service(1, &[]);
+        let before = Arc::new(ServiceDial::new(&service, &[10_000]));
+        let dial = ServiceDial::new(&service, &[0]).draining(&before);
+        let arm = |request: &Request| assign(&service, &dial, DEFAULT, &request.head(), 7).arm;
+        assert_eq!(arm(&visitor("user-1")), CANARY);
+        assert_eq!(arm(&Request::get("shop", "/")), BASELINE);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct ServiceDial {
     /// By cohort, 0 for the usual table, else one more than the index of a special one. Cohorts
     /// beyond the end use the usual table.
     by_cohort: Box<[u16]>,
+    /// Whose tables keyed requests keep, while sessions may end where they are.
+    before: Option<Arc<ServiceDial>>,
 }
 
 impl ServiceDial {
@@ -72,6 +74,7 @@ impl ServiceDial {
             usual: Table::of(&weights_bp),
             special: Vec::new(),
             by_cohort: Box::default(),
+            before: None,
             weights_bp,
         };
         dial.by_cohort = (0..cohorts)
@@ -83,6 +86,23 @@ impl ServiceDial {
             })
             .collect();
         dial
+    }
+
+    /// This dial, with sessions that may end where they are: keyed requests keep the tables of
+    /// `before` until a dial is stored without it, all others go by this one. A pin of `before` is
+    /// no session: what it forced goes by this dial too. Where `before` is draining itself, the
+    /// tables that it keeps are kept; where it has more arms than this dial, nothing is.
+    #[must_use]
+    pub fn draining(self, before: &Arc<ServiceDial>) -> Self {
+        let before = before.before.as_ref().unwrap_or(before);
+        let fits = before.weights_bp.len() <= self.weights_bp.len();
+        Self { before: fits.then(|| Arc::clone(before)), ..self }
+    }
+
+    /// Whether keyed requests keep the tables of an earlier dial.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.before.is_some()
     }
 
     /// The weights of the canaries, in order, in buckets of 0.01 %.
@@ -103,6 +123,15 @@ impl ServiceDial {
     pub fn arm(&self, cohort: CohortId, bucket: u16) -> ArmIndex {
         let runs = &self.table(cohort).runs;
         runs.iter().find(|run| bucket < run.end).map_or(BASELINE, |run| run.arm)
+    }
+
+    /// The arm that owns the bucket of a key in a cohort.
+    #[must_use]
+    pub fn keyed_arm(&self, cohort: CohortId, bucket: u16) -> ArmIndex {
+        match &self.before {
+            Some(before) if before.pin(cohort).is_none() => before.arm(cohort, bucket),
+            Some(_) | None => self.arm(cohort, bucket),
+        }
     }
 
     /// The arm that a cohort is pinned to, where that pin is in force.
@@ -340,6 +369,27 @@ mod tests {
         assert_eq!(arms(&dial, CohortId(1)), table(&[0, 200]));
         assert_eq!(arms(&dial, CohortId(2)), table(&[100, 200]));
         assert_eq!(arms(&dial, CohortId(3)), table(&[100, 0]));
+    }
+
+    #[test]
+    fn while_sessions_drain_keys_keep_their_arms_and_the_rest_goes_at_once() {
+        let pinned = CohortPolicy { pin: Some(ArmIndex(1)), max_weight_bp: None };
+        let service = service(1, &[CohortPolicy::default(), pinned]);
+        let before = Arc::new(ServiceDial::new(&service, &[2500]));
+        let dial = ServiceDial::new(&service, &[0]).draining(&before);
+        let keyed = |dial: &ServiceDial, cohort| {
+            (0..BUCKETS as u16).map(|it| dial.keyed_arm(cohort, it).0).collect::<Vec<_>>()
+        };
+        assert!(dial.is_draining() && !before.is_draining());
+        assert_eq!(keyed(&dial, DEFAULT), table(&[2500]));
+        assert_eq!(arms(&dial, DEFAULT), table(&[0]));
+        assert_eq!(dial.pin(CohortId(1)), None);
+        assert_eq!(keyed(&dial, CohortId(1)), table(&[0]), "what was pinned is no session");
+        assert_eq!(dial.weights_bp(), [0]);
+        let again = ServiceDial::new(&service, &[0]).draining(&Arc::new(dial));
+        assert_eq!(keyed(&again, DEFAULT), table(&[2500]));
+        assert!(again.before.is_some_and(|kept| Arc::ptr_eq(&kept, &before)));
+        assert_eq!(keyed(&ServiceDial::new(&service, &[0]), DEFAULT), table(&[0]));
     }
 
     #[test]

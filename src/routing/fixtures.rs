@@ -68,6 +68,7 @@ pub(crate) fn route(name: &str) -> Route {
         timeout: Duration::from_secs(10),
         judged: Judged::FirstByte,
         failed_when: FailedWhen::default(),
+        rescue: false,
         rewrite: Rewrite::default(),
         request_headers: HeaderOps::default(),
         response_headers: HeaderOps::default(),

@@ -22,12 +22,14 @@ mod rows;
 mod stretches;
 mod tree;
 
+mod asks;
 mod assignment;
 mod dial;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
 
+pub use asks::{Asks, Harm, Hurt, Probe, Warm};
 pub use assignment::{Assignment, assign, bucket};
 pub use condition::{Condition, Device, HostPattern, ValueMatch};
 pub use dial::{BUCKETS, Dials, ServiceDial};
@@ -37,7 +39,7 @@ pub use matcher::{RouteTable, TableParts};
 pub use path::{PathProblem, normalise_path, refuse_encoded_slashes};
 pub use precedence::{HostRank, PathRank, Precedence};
 pub use table::{
-    Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, Judged, KeySource,
-    LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt, Service, ServiceId,
-    Upstream, UpstreamId, UpstreamTls, Warmup,
+    Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, HealthPath, Judged,
+    KeySource, LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt, Service,
+    ServiceId, Upstream, UpstreamId, UpstreamTls, Warmup,
 };

@@ -1,14 +1,14 @@
 //! The table: all that the workers know about routes, services and weights, as plain data.
 //!
-//! `config` compiles everything in here but [`LiveTable::dials`] and [`Route::recorders`], which
-//! the control thread fills in before it stores the table.
+//! `config` compiles everything in here but [`LiveTable::dials`], [`LiveTable::asks`] and
+//! [`Route::recorders`], which the control thread fills in before it stores the table.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::{dial::Dials, matcher::RouteTable};
+use super::{asks::Asks, dial::Dials, matcher::RouteTable};
 use crate::measure::{Epoch, RecorderId};
 
 /// What the workers read: one immutable snapshot, behind the only `ArcSwap` of the program.
@@ -20,6 +20,8 @@ pub struct LiveTable {
     pub dials: Arc<Dials>,
     /// The number of this set of weights.
     pub epoch: Epoch,
+    /// What else the workers are asked for.
+    pub asks: Arc<Asks>,
 }
 
 /// Index into [`RouteTable::routes`].
@@ -55,6 +57,9 @@ pub struct Route {
     pub judged: Judged,
     /// Which answers count as failures.
     pub failed_when: FailedWhen,
+    /// Whether an idempotent request that fails on a canary before the first byte of its answer is
+    /// replayed on the baseline.
+    pub rescue: bool,
     /// Changes of host and path before forwarding.
     pub rewrite: Rewrite,
     /// Changes to the request's header.
@@ -245,6 +250,8 @@ pub struct Upstream {
     pub tls: Option<UpstreamTls>,
     /// Connections opened before traffic comes, and the time of wider tolerance.
     pub warmup: Option<Warmup>,
+    /// What is asked for to learn whether it is well; nothing where left out.
+    pub health: Option<HealthPath>,
     /// Most connections that one worker opens to one endpoint.
     pub max_connections: u32,
     /// Idle connections that one worker keeps for one endpoint.
@@ -287,6 +294,15 @@ pub struct UpstreamTls {
     pub ca: Option<PathBuf>,
     /// Certificate and key shown to the upstream.
     pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// A path that tells whether an upstream is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthPath {
+    /// The path, query included.
+    pub path: Arc<str>,
+    /// How long the answer may take.
+    pub timeout: Duration,
 }
 
 /// Warm-up of an upstream.

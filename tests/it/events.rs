@@ -90,6 +90,7 @@ fn table(routes: &Arc<RouteTable>, number: u32) -> LiveTable {
         routes: Arc::clone(routes),
         dials: Arc::new(Dials::new(vec![dial(routes, number)])),
         epoch: Epoch::new(number),
+        asks: Arc::default(),
     }
 }
 

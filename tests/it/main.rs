@@ -4,13 +4,17 @@
 
 mod accounting;
 mod admin;
+mod asks;
 mod assignment;
 mod command_line;
 mod events;
 mod forward;
 mod harness;
 mod operate;
+mod plane;
 mod refuse;
 mod reload;
+mod rescue;
+mod streams;
 mod tidy;
 mod upstream;

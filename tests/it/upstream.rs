@@ -216,3 +216,54 @@ routes: [{{ service: shop }}]",
     })
     .await;
 }
+
+#[tokio::test]
+async fn metrics_tell_idle_connections_from_those_in_use() {
+    let (release, released) = tokio::sync::watch::channel(false);
+    let canary = Upstream::start(move |_| {
+        let mut released = released.clone();
+        async move {
+            // The test may be over.
+            let _ = released.wait_for(|released| *released).await;
+            Response::new(full("x"))
+        }
+    })
+    .await;
+    let baseline = Upstream::text("x").await;
+    let yaml = format!(
+        "upstreams:
+  two: {{ endpoints: [\"{}\"], warmup: {{ connections: 3, period: 1s }} }}
+services:
+  shop:
+    baseline: \"{}\"
+    canaries: {{ v2: {{ upstream: two, version: \"2\" }} }}
+    rollout: {{ manual: true, stages: [100%] }}
+routes: [{{ service: shop }}]",
+        canary.addr, baseline.addr
+    );
+    let haldane = Haldane::with_workers(&yaml, 2).await;
+    let counts = async |idle: u32, in_use: u32| {
+        let series = |state, count| {
+            let labels = format!("upstream=\"two\",state=\"{state}\"");
+            format!("haldane_upstream_connections{{{labels}}} {count}\n")
+        };
+        let expected = [series("idle", idle), series("in_use", in_use), series("connecting", 0)];
+        eventually(&expected.concat(), async || {
+            let metrics = haldane.metrics().await;
+            expected.iter().all(|series| metrics.contains(series)).then_some(())
+        })
+        .await;
+    };
+    // Three of each worker, before any request.
+    counts(6, 0).await;
+    assert_eq!(canary.connections.load(Ordering::SeqCst), 6);
+    assert_eq!(haldane.set_weight("shop", 100.0).await.status, 200);
+    let calls: Vec<_> = (0..2).map(|_| tokio::spawn(Call::get("/").to(haldane.addr))).collect();
+    counts(4, 2).await;
+    release.send_replace(true);
+    for call in calls {
+        assert_eq!(call.await.unwrap().status, 200);
+    }
+    counts(6, 0).await;
+    assert_eq!(canary.connections.load(Ordering::SeqCst), 6);
+}

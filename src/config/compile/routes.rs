@@ -128,6 +128,7 @@ fn compile_one(
             Some(file::Latency::Total) => Judged::Total,
         },
         failed_when: compile_failed_when(&route.failed_when, compiling),
+        rescue: route.rescue.get().is_some_and(|rescue| rescue.0),
         rewrite: compile_rewrite(route, compiling),
         request_headers: compiling.header_ops(&route.request_headers),
         response_headers: compiling.header_ops(&route.response_headers),

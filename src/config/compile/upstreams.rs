@@ -10,7 +10,7 @@ use crate::{
         reading::Spot,
         values::{Count, Text},
     },
-    routing::{Endpoint, Protocol, Upstream, UpstreamId, UpstreamTls, Warmup},
+    routing::{Endpoint, HealthPath, Protocol, Upstream, UpstreamId, UpstreamTls, Warmup},
 };
 
 /// All upstreams, by id and by name.
@@ -125,6 +125,7 @@ fn bare(name: &str, endpoints: Vec<Endpoint>) -> Upstream {
         replicas: None,
         tls: None,
         warmup: None,
+        health: None,
         max_connections: 1024,
         idle_connections: 256,
         // Below the keep-alive of common servers (5 s), so that few connections go stale.
@@ -165,7 +166,10 @@ fn compile_one(
         compile_pool(pool, &mut upstream, compiling);
     }
     let check = written.health_check.located();
-    (upstream, check.and_then(|(check, spot)| health_check(check, spot, compiling)))
+    let check = check.and_then(|(check, spot)| health_check(check, spot, compiling));
+    upstream.health =
+        check.as_ref().map(|check| HealthPath { path: check.path.clone(), timeout: check.timeout });
+    (upstream, check)
 }
 
 fn compile_pool(pool: &file::Pool, upstream: &mut Upstream, compiling: &Compiling<'_, '_>) {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::matching::Match;
 use crate::config::{
     given::{Given, Many, Named},
-    values::{Percent, Text, Time},
+    values::{Flag, Percent, Text, Time},
 };
 
 /// What leads a request to a service.
@@ -28,6 +28,10 @@ pub(in crate::config) struct Route {
     /// Which answers count as failures: `5xx`, `429`, `500-504`. gRPC's UNKNOWN, DEADLINE_EXCEEDED,
     /// INTERNAL, UNAVAILABLE and DATA_LOSS always do. Default: [5xx].
     pub(in crate::config) failed_when: Given<Many<Text>>,
+    /// Whether an idempotent request that fails on a canary before the first byte of its answer is
+    /// replayed on the baseline, within a budget. The canary is charged all the same. Default:
+    /// false.
+    pub(in crate::config) rescue: Given<Flag>,
     /// Objectives.
     pub(in crate::config) slo: Given<Slo>,
     /// Changes of host and path before forwarding.

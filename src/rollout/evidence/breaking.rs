@@ -18,12 +18,18 @@ pub(super) struct Ends {
     held: EndedTicks,
     /// Ticks since a canary request failed.
     sound: u32,
+    canary_came: bool,
 }
 
 impl Ends {
     /// Other recorders count from now on.
     pub(super) fn recount(&mut self) {
         self.totals = None;
+    }
+
+    /// Whether the canary was given a request in the last tick.
+    pub(super) const fn canary_came(&self) -> bool {
+        self.canary_came
     }
 
     /// One tick is over. `closed` says that the breaker is; what is held back then cannot move
@@ -36,6 +42,7 @@ impl Ends {
     ) -> Option<EndedTicks> {
         let now = totals(subject, ledger);
         let before = self.totals.replace(now)?;
+        self.canary_came = now[1].started > before[1].started;
         // What is in flight is left out: it is no failure yet.
         let [baseline, canary] = [0, 1].map(|arm: usize| {
             let since = now[arm].since(&before[arm]);

@@ -60,7 +60,7 @@ pub enum Input {
     BlockTicks(u32),
     /// Another number of pods takes traffic.
     Pods(Option<Pods>),
-    /// The weights of the service's other canaries changed.
+    /// The weights of the service's other canaries changed in a way that their sum does not show.
     OthersChanged,
     /// Another process goes on. Its ticks and epochs begin anew, and the blocks that were open in
     /// the one before are lost.

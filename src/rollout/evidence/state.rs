@@ -24,6 +24,9 @@ pub(super) const BANKS: [Option<Lag>; 4] =
 /// Sets of weights that are remembered: blocks are fed within a minute.
 const MAX_WEIGHTS: usize = 1024;
 
+/// All weight, in buckets of 0.01 %.
+const ALL_BP: u16 = 10_000;
+
 /// Suspicion looks at whole seconds.
 const SECOND: u32 = 10;
 
@@ -35,8 +38,8 @@ pub struct EvidenceSnapshot {
     stretch: u32,
     pods: Option<Pods>,
     pub(super) units: Units,
-    /// Splits by stratum of each set of weights, oldest first, with its number.
-    weights: VecDeque<(Epoch, u32, Vec<Split>)>,
+    /// The sets of weights of late, oldest first.
+    weights: VecDeque<InForce>,
     next_weights: u32,
     cuts: VecDeque<CutAt>,
     /// By bank: cuts that the judge was told of, counted from the first ever.
@@ -48,8 +51,21 @@ pub struct EvidenceSnapshot {
     /// Bad events of sticky users of the second that is not over yet.
     second: (u32, [ArmCounts; 2]),
     suspected: bool,
-    /// Requests that were judged: of the baseline and of the canary.
-    pub(super) requests: [u64; 2],
+    /// Requests that were judged: of baseline and canary.
+    requests: [u64; 2],
+    warm_ticks: u32,
+}
+
+/// A set of weights.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct InForce {
+    /// Its first epoch.
+    epoch: Epoch,
+    number: u32,
+    /// Counts the changes of the other canaries' weights.
+    generation: u32,
+    /// By stratum.
+    splits: Vec<Split>,
 }
 
 /// A place where blocks end before their time.
@@ -72,6 +88,40 @@ struct Stage {
     canary_requests: u64,
 }
 
+/// Users of a sticky service in the stage, and how many of them can still tell the arms apart: a
+/// user who was slow once under a weight tells nothing more about slowness under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tellers {
+    /// Users that came in this stage, on both arms.
+    pub users: u64,
+    /// Of these, those who can still tell.
+    pub open: u64,
+    /// Of those, the canary's.
+    pub open_canary: u64,
+}
+
+/// Fewer users of the canary than this can hardly tell anything.
+const FEW: u64 = 30;
+
+impl Tellers {
+    /// Whether too few users of the canary are left to tell.
+    #[must_use]
+    pub const fn are_too_few(&self) -> bool {
+        self.open_canary < FEW
+    }
+
+    /// "users that can still tell: 120 of 5000, 6 of them on the canary".
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { users, open, open_canary } = self;
+        format!("users that can still tell: {open} of {users}, {open_canary} of them on the canary")
+    }
+}
+
+fn others_bp(splits: &[Split]) -> Option<u16> {
+    splits.first().map(|split| ALL_BP.saturating_sub(split.canary_bp + split.baseline_bp))
+}
+
 impl EvidenceSnapshot {
     pub(super) fn new(subject: &Subject, from: Tick, epoch: Epoch, splits: Vec<Split>) -> Self {
         let mut config = subject.judge.clone();
@@ -84,7 +134,7 @@ impl EvidenceSnapshot {
             judge: Judge::new(config),
             pods: subject.pods,
             units: Units::new(MAX_UNITS),
-            weights: VecDeque::from([(epoch, 0, splits)]),
+            weights: VecDeque::from([InForce { epoch, number: 0, generation: 0, splits }]),
             next_weights: 1,
             cuts: VecDeque::new(),
             told: [0; BANKS.len()],
@@ -92,10 +142,46 @@ impl EvidenceSnapshot {
             seen: SeenUnits::default(),
             stage: Stage { from, entered_at: 0, canary_requests: 0 },
             excess: Excess::default(),
-            second: (0, [ArmCounts::default(); 2]),
+            second: Default::default(),
             suspected: false,
             requests: [0; 2],
+            warm_ticks: 0,
         }
+    }
+
+    /// The splits in force.
+    pub(super) fn splits(&self) -> &[Split] {
+        self.weights.back().map_or(&[], |it| &it.splits)
+    }
+
+    fn generation(&self) -> u32 {
+        self.weights.back().map_or(0, |it| it.generation)
+    }
+
+    /// The weight of the other canaries.
+    fn others_bp(&self) -> Option<u16> {
+        others_bp(self.splits())
+    }
+
+    /// Ticks in which the canary was warming up.
+    pub(super) const fn warm_ticks(&self) -> u32 {
+        self.warm_ticks
+    }
+
+    /// Users of the stage and those who can still tell.
+    pub(super) fn tellers(&self) -> Option<Tellers> {
+        let users = self.seen.by_arm();
+        let omega = self.splits().first()?.omega() as f32;
+        if users == [0; 2] {
+            return None;
+        }
+        let spent = self.units.spent(0, omega, |unit| self.seen.contains(unit));
+        let open = |arm: usize| users[arm].saturating_sub(spent[arm] as u64);
+        Some(Tellers { users: users[0] + users[1], open: open(0) + open(1), open_canary: open(1) })
+    }
+
+    pub(super) const fn requests(&self) -> [u64; 2] {
+        self.requests
     }
 
     pub(super) fn excess_bad(&self) -> f64 {
@@ -114,12 +200,19 @@ impl EvidenceSnapshot {
     pub(super) fn take(&mut self, input: &Input) {
         match input {
             Input::Block(fed) => self.feed(fed),
-            Input::Newcomers(newcomers) => self.seen.note(newcomers),
+            Input::Newcomers(newcomers) => {
+                let splits = self.weights.back().map_or(&[][..], |it| &it.splits);
+                for (stratum, [baseline, canary]) in self.seen.note(newcomers) {
+                    if let Some(split) = splits.get(usize::from(stratum)) {
+                        self.judge.assigned(split.omega(), canary, baseline);
+                    }
+                }
+            }
             Input::Ended(ended) => ended.breaker_ticks().for_each(|tick| {
                 self.judge.tick(tick);
             }),
             Input::Deadlines { from, .. } => {
-                let epoch = self.weights.back().map_or(Epoch::default(), |(epoch, ..)| *epoch);
+                let epoch = self.weights.back().map_or(Epoch::default(), |it| it.epoch);
                 let ending = Ending::Scheduled;
                 self.cuts.push_back(CutAt { at: *from, epoch, reweighed: false, ending });
                 self.forget_cuts();
@@ -134,13 +227,19 @@ impl EvidenceSnapshot {
             }
             Input::BlockTicks(ticks) => self.judge.set_block_ticks(*ticks),
             Input::Pods(pods) => self.pods = *pods,
-            Input::OthersChanged => self.units.others_changed(),
+            Input::OthersChanged => {
+                if let Some(in_force) = self.weights.back_mut() {
+                    in_force.generation += 1;
+                }
+            }
             Input::Resumed { from, epoch, splits } => self.resume(*from, *epoch, splits.clone()),
         }
     }
 
     fn reweigh(&mut self, epoch: Epoch, at: Tick, splits: Vec<Split>, cut: Cut) {
-        self.weights.push_back((epoch, self.next_weights, splits));
+        let others_changed = self.others_bp() != others_bp(&splits);
+        let generation = self.generation() + u32::from(others_changed);
+        self.weights.push_back(InForce { epoch, number: self.next_weights, generation, splits });
         self.next_weights += 1;
         if self.weights.len() > MAX_WEIGHTS {
             self.weights.pop_front();
@@ -170,12 +269,15 @@ impl EvidenceSnapshot {
         for lag in Lag::ALL {
             self.hand_over(lag, 0, &[], Ending::Reacted);
         }
-        self.weights = VecDeque::from([(epoch, self.next_weights, splits)]);
+        let others_changed = self.others_bp() != others_bp(&splits);
+        let generation = self.generation() + u32::from(others_changed);
+        let in_force = InForce { epoch, number: self.next_weights, generation, splits };
+        self.weights = VecDeque::from([in_force]);
         self.next_weights += 1;
         self.cuts.clear();
         (self.told, self.cuts_forgotten) = ([0; BANKS.len()], 0);
         self.seen.forget_waiting();
-        self.second = (0, [ArmCounts::default(); 2]);
+        self.second = Default::default();
         self.stage.from = from;
         self.stage.entered_at = self.next_weights - 1;
     }
@@ -205,12 +307,12 @@ impl EvidenceSnapshot {
         let block = &fed.block;
         self.tell_cuts(block);
         self.forget_cuts();
-        let Some((_, number, splits)) = self.weights.iter().rfind(|(e, ..)| *e == block.epoch)
-        else {
+        let Some(weights) = self.weights.iter().rfind(|it| it.epoch == block.epoch) else {
             return;
         };
-        let (number, splits) = (*number, splits.clone());
-        let of_stage = block.first >= self.stage.from || number > self.stage.entered_at;
+        let of_stage = block.first >= self.stage.from || weights.number > self.stage.entered_at;
+        self.units.under(weights.generation);
+        let splits = weights.splits.clone();
         match BANKS.get(block.bank) {
             Some(Some(lag)) => self.feed_judge(fed, *lag, &splits, of_stage),
             Some(None) if of_stage => self.feed_trials(fed, &splits),
@@ -224,6 +326,7 @@ impl EvidenceSnapshot {
         self.hand_over_warm(lag, &strata, fed.warming);
         match lag {
             Lag::Early => {
+                self.warm_ticks += if fed.warming { self.stretch } else { 0 };
                 for cell in &block.cells {
                     self.requests[usize::from(cell.arm.min(1))] += cell.started;
                 }
@@ -232,7 +335,7 @@ impl EvidenceSnapshot {
                 }
             }
             Lag::Slow => {
-                if *armed != Armed::Nothing {
+                if *armed != Armed::Nothing && !fed.warming {
                     self.excess.add_slow(block);
                     if of_stage {
                         self.suspect(strata::sticky_bad(block));
@@ -252,8 +355,7 @@ impl EvidenceSnapshot {
         sums[0].merge(&baseline);
         sums[1].merge(&canary);
         if *ticks >= SECOND {
-            let (ticks, [baseline, canary]) =
-                std::mem::replace(&mut self.second, (0, [ArmCounts::default(); 2]));
+            let (ticks, [baseline, canary]) = std::mem::take(&mut self.second);
             self.suspected |= self.judge.suspect(ticks, &canary, &baseline);
         }
     }

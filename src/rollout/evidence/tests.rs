@@ -30,6 +30,11 @@ fn is_slow(number: u32) -> bool {
 
 impl Scene {
     fn new(canary_bp: u16) -> Self {
+        Self::with(canary_bp, |_| {})
+    }
+
+    /// One whose subject is changed first.
+    fn with(canary_bp: u16, change: impl FnOnce(&mut Subject)) -> Self {
         let mut ledger = Ledger::new(1);
         let keys = [0, 1].map(|id| {
             let key = ledger.register(Judging::FirstByte, None);
@@ -38,7 +43,8 @@ impl Scene {
         });
         let judge = JudgeConfig { block_ticks: 10, ..JudgeConfig::default() };
         let sources = vec![Source::plain(keys[0], false), Source::plain(keys[1], true)];
-        let subject = Subject::plain(judge, Duration::from_secs(10), sources);
+        let mut subject = Subject::plain(judge, Duration::from_secs(10), sources);
+        change(&mut subject);
         let epoch = Epoch::new(0);
         let yardstick = Yardstick::new([&subject]);
         let evidence = Evidence::new(subject, Tick(0), epoch, split(canary_bp));
@@ -62,7 +68,7 @@ impl Scene {
             }
             if unit > 0 {
                 let arm = Arm { stratum: 0, is_canary: arm == 1 };
-                self.evidence.assigned(unit, Tick(self.tick), arm);
+                self.evidence.assigned(unit, Tick(self.tick), self.epoch, arm);
             }
         }
         let tick = Tick(self.tick);
@@ -319,4 +325,188 @@ fn half_of_the_probability_is_left_where_the_units_were_lost() {
     let subject = Subject { units_lost: true, ..scene.evidence.subject().clone() };
     let evidence = Evidence::new(subject, Tick(0), Epoch::new(0), split(500));
     assert!((evidence.judge().verdict().threshold_ln - whole - 2.0_f64.ln()).abs() < 1e-12);
+}
+
+/// A canary whose requests are slow in one of three, for a minute.
+fn cold(scene: &mut Scene, ticks: u32) {
+    for tick in 0..ticks {
+        scene.tick((0..40_u32).map(|place| {
+            let number = tick * 40 + place;
+            let canary = place < 4;
+            let slow = is_slow(number) || (canary && number.is_multiple_of(23));
+            (u32::from(canary), 0, Outcome::Ok, if slow { SLOW_US } else { FAST_US })
+        }));
+    }
+}
+
+#[test]
+fn a_canary_that_warms_up_may_be_slower_for_a_while() {
+    let warmup = Some(Duration::from_secs(60));
+    let mut warming = Scene::with(1_000, |subject| subject.warmup = warmup);
+    let mut plain = Scene::new(1_000);
+    for scene in [&mut warming, &mut plain] {
+        // Nothing of this is the canary's: its time has not begun.
+        for tick in 0..1200 {
+            let slow = |place: u32| if is_slow(tick * 40 + place) { SLOW_US } else { FAST_US };
+            scene.tick((0..40).map(|place| (0, 0, Outcome::Ok, slow(place))));
+        }
+        cold(scene, 500);
+    }
+    assert!(plain.evidence_ln() > 3.0, "{}", plain.evidence_ln());
+    assert!(warming.evidence_ln() < 1.0, "{}", warming.evidence_ln());
+    let before = warming.evidence_ln();
+    cold(&mut warming, 1200);
+    assert!(warming.evidence_ln() > before + 3.0, "the time is over");
+}
+
+#[test]
+fn a_canary_that_warms_up_may_not_fail_more() {
+    let mut scene = Scene::with(500, |it| it.warmup = Some(Duration::from_secs(600)));
+    scene.healthy(600);
+    for _ in 0..600 {
+        let canary = (0..2).map(|place| (1, 0, [Outcome::Ok, Outcome::Failed][place], FAST_US));
+        scene.tick((0..38).map(|_| (0, 0, Outcome::Ok, FAST_US)).chain(canary));
+    }
+    assert_eq!(scene.seen().verdict.level, judge::Level::Rollback);
+}
+
+/// Everyone comes once in a while; the arm is what the hash says under a weight.
+fn users(scene: &mut Scene, ticks: u32, weight_bp: u16) {
+    for tick in 0..ticks {
+        scene.tick((0..40_u32).map(|place| {
+            let user = u64::from(tick * 40 + place) % 30_000 + 1;
+            let unit = user.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let canary = crate::routing::bucket(unit) < weight_bp;
+            (u32::from(canary), unit, Outcome::Ok, FAST_US)
+        }));
+    }
+}
+
+#[test]
+fn users_on_the_wrong_arm_are_noticed() {
+    let mut scene = Scene::new(2_000);
+    users(&mut scene, 1500, 2_000);
+    assert!(!scene.evidence.judge().share_check().fired());
+    let mut scene = Scene::new(2_000);
+    users(&mut scene, 1500, 4_000);
+    assert!(scene.evidence.judge().share_check().fired());
+}
+
+#[test]
+fn users_who_told_all_are_counted() {
+    let mut scene = Scene::new(500);
+    assert_eq!(scene.evidence.tellers(), None);
+    users(&mut scene, 700, 500);
+    let fresh = scene.evidence.tellers().unwrap();
+    assert_eq!((fresh.users, fresh.open), (28_000, 28_000));
+    for tick in 0..100_u64 {
+        let slow = (0..30).map(|place| {
+            let unit = (tick % 5 * 30 + place + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (u32::from(crate::routing::bucket(unit) < 500), unit, Outcome::Ok, SLOW_US)
+        });
+        scene.tick(slow);
+    }
+    for _ in 0..50 {
+        scene.tick([]);
+    }
+    let spent = scene.evidence.tellers().unwrap();
+    assert_eq!((spent.users, spent.users - spent.open), (28_000, 150));
+    assert!(spent.open_canary < fresh.open_canary && !spent.are_too_few());
+    assert!(spent.sentence().starts_with("users that can still tell: 27850 of 28000"));
+}
+
+#[test]
+fn traffic_from_before_the_rollout_makes_the_thresholds() {
+    let mut scene = Scene::new(0);
+    for tick in 0..300 {
+        let slow = |place: u32| if is_slow(tick * 40 + place) { SLOW_US } else { FAST_US };
+        scene.tick((0..40).map(|place| (0, 0, Outcome::Ok, slow(place))));
+    }
+    let subject = scene.evidence.subject().clone();
+    scene.yardstick = Yardstick::new([&subject]);
+    scene.epoch = scene.epoch.next();
+    let from = Tick(scene.tick + 1);
+    scene.evidence = Evidence::new(subject, from, scene.epoch, split(1_000));
+    scene.inputs.clear();
+    cold(&mut scene, 30);
+    let armed = |input: &Input| matches!(input, Input::Block(FedBlock { armed: Armed::All, .. }));
+    assert!(scene.inputs.iter().filter(|input| armed(input)).count() >= 4);
+}
+
+#[test]
+fn canaries_of_one_service_share_the_deadlines_of_its_baseline() {
+    let mut scene = Scene::new(500);
+    scene.healthy(300);
+    let first = scene.evidence.subject().clone();
+    let tolerant = Subject {
+        tolerate: crate::rollout::Tolerance { latency: 1.0, ..first.tolerate },
+        ..first.clone()
+    };
+    let failed_by = |scene: &mut Scene, subjects: &[&Subject]| {
+        scene.yardstick.measure(subjects.iter().copied());
+        scene.yardstick.refresh(&mut scene.ledger, Tick(scene.tick));
+        let of = |subject| {
+            *scene.yardstick.of_canary(subject, 0).unwrap().failed_by_us().last().unwrap()
+        };
+        let canaries: Vec<u32> = subjects.iter().map(|subject| of(subject)).collect();
+        let baseline = first.sources[0].key;
+        let slots = scene.ledger.slots(baseline).unwrap();
+        (slots.deadlines_at(Tick(scene.tick + 1)).failed_by_us()[1], canaries)
+    };
+    let (alone, _) = failed_by(&mut scene, &[&first]);
+    let (together, canaries) = failed_by(&mut scene, &[&first, &tolerant]);
+    assert!(together > alone, "{together} {alone}");
+    assert_eq!(canaries, [together; 2]);
+}
+
+#[test]
+fn each_route_has_its_own_measure_of_slow() {
+    let mut ledger = Ledger::new(1);
+    let keys: Vec<_> = (0..4)
+        .map(|id| {
+            let key = ledger.register(Judging::FirstByte, None);
+            ledger.bind(RecorderId(id), key);
+            key
+        })
+        .collect();
+    let source =
+        |place: usize, is_canary, route| Source { route, ..Source::plain(keys[place], is_canary) };
+    let route = |name: &str, seconds| JudgedRoute {
+        name: name.into(),
+        timeout: Duration::from_secs(seconds),
+    };
+    let subject = Subject {
+        routes: vec![route("cart", 10), route("report", 1)],
+        ..Subject::plain(
+            JudgeConfig::default(),
+            Duration::from_secs(10),
+            vec![source(0, false, 0), source(1, true, 0), source(2, false, 1), source(3, true, 1)],
+        )
+    };
+    let mut scene = Scene::new(500);
+    scene.ledger = ledger;
+    scene.yardstick = Yardstick::new([&subject]);
+    scene.evidence = Evidence::new(subject.clone(), Tick(0), scene.epoch, split(500));
+    for _ in 0..200 {
+        scene.tick((0..20).map(|place| {
+            if place < 10 { (0, 0, Outcome::Ok, FAST_US) } else { (2, 0, Outcome::Ok, 5 * SLOW_US) }
+        }));
+    }
+    let p75 = |route| scene.yardstick.of_canary(&subject, route).unwrap().of(0).unwrap();
+    assert!(p75(0) < 2 * FAST_US && p75(1) > 4 * SLOW_US, "{} {}", p75(0), p75(1));
+    assert!(p75(1) <= 1_000_000, "its timeout");
+}
+
+#[test]
+fn short_blocks_are_whole_ticks() {
+    assert_eq!(JudgeConfig::ticks_of(Duration::from_millis(250)), 3);
+    let mut scene = Scene::with(500, |it| it.judge.block_ticks = 3);
+    scene.healthy(300);
+    let is_long = |input: &Input| matches!(input, Input::Block(fed) if fed.block.last.0 - fed.block.first.0 >= 3);
+    assert!(!scene.inputs.iter().any(is_long) && scene.inputs.len() > 400);
+    for _ in 0..60 {
+        let canary = (0..2).map(|_| (1, 0, Outcome::Failed, FAST_US));
+        scene.tick((0..38).map(|_| (0, 0, Outcome::Ok, FAST_US)).chain(canary));
+    }
+    assert_eq!(scene.seen().verdict.level, judge::Level::Rollback);
 }

@@ -11,11 +11,23 @@ use crate::{
     measure::{Bad, Block, Cell, MAX_UNITS, Tick},
 };
 
+/// One unit in so many is in the sample of the check of the shares. Its low bits choose; the arm
+/// is chosen by the high ones.
+const SAMPLE: u64 = 64;
+
+/// Units of the sample that are remembered; further ones are not checked.
+const MOST_CHECKED: usize = 1 << 18;
+
 /// Units that came in this stage.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct SeenUnits {
     #[serde(with = "sorted")]
     seen: HashSet<u64>,
+    /// Units of the stage by arm: baseline, canary.
+    by_arm: [u64; 2],
+    /// Units of the sample whose assignment was checked in this rollout.
+    #[serde(with = "sorted")]
+    checked: HashSet<u64>,
     /// In the order of their coming, until the block of that time is counted.
     waiting: VecDeque<Newcomers>,
 }
@@ -68,21 +80,49 @@ impl Noted {
 }
 
 impl SeenUnits {
-    /// Takes notice of units. Once the table is full nobody is new any more.
-    pub(super) fn note(&mut self, newcomers: &[Newcomers]) {
+    /// Takes notice of units. Once the table is full nobody is new any more. Returns, by stratum,
+    /// the units of a fixed sample whose side was never looked at before, of baseline and canary:
+    /// counts of requests would not do for the check of the shares, for users differ in theirs.
+    pub(super) fn note(&mut self, newcomers: &[Newcomers]) -> Vec<(u16, [u64; 2])> {
+        let mut checked: Vec<(u16, [u64; 2])> = Vec::new();
         for group in newcomers {
             let mut group = group.clone();
             let seen = &mut self.seen;
             group.units.retain(|unit| seen.len() < MAX_UNITS && seen.insert(*unit));
+            let arm = usize::from(group.is_canary);
+            self.by_arm[arm] += group.units.len() as u64;
+            let sample = group.units.iter().filter(|unit| unit.is_multiple_of(SAMPLE));
+            let checked_ever = &mut self.checked;
+            let is_fresh =
+                |unit: &&u64| checked_ever.len() < MOST_CHECKED && checked_ever.insert(**unit);
+            let fresh = sample.filter(is_fresh).count() as u64;
+            if fresh > 0 {
+                let place = checked.iter().position(|(stratum, _)| *stratum == group.stratum);
+                let place = place.unwrap_or_else(|| {
+                    checked.push((group.stratum, [0; 2]));
+                    checked.len() - 1
+                });
+                checked[place].1[arm] += fresh;
+            }
             if !group.units.is_empty() {
                 self.waiting.push_back(group);
             }
         }
+        checked
+    }
+
+    pub(super) const fn by_arm(&self) -> [u64; 2] {
+        self.by_arm
+    }
+
+    pub(super) fn contains(&self, unit: u64) -> bool {
+        self.seen.contains(&unit)
     }
 
     /// A stage begins.
     pub(super) fn clear(&mut self) {
         self.seen.clear();
+        self.by_arm = [0; 2];
         self.waiting.clear();
     }
 

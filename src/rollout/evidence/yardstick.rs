@@ -27,6 +27,9 @@ const UNKNOWN: Duration = Duration::from_secs(1);
 /// How often the thresholds are looked at, in ticks: adding up a minute of histograms is dear.
 const LOOK: u32 = 50;
 
+/// As long as nothing is known, it is asked every second.
+const SECOND: u32 = 10;
+
 /// Sets that are remembered: slots live for less than a minute.
 const MOST_SETS: usize = 64;
 
@@ -81,27 +84,41 @@ impl Yardstick {
     /// From the next [`Yardstick::refresh`] on these canaries are measured, all of one service:
     /// call it when canaries, routes or recorders came or went.
     pub fn measure<'s>(&mut self, subjects: impl IntoIterator<Item = &'s Subject>) {
-        self.tolerate.clear();
-        for (number, subject) in subjects.into_iter().enumerate() {
-            self.tolerate.push(subject.tolerate);
-            if number > 0 {
-                continue;
+        let mut tolerate = Vec::new();
+        let mut first = None;
+        for subject in subjects {
+            if !tolerate.contains(&subject.tolerate) {
+                tolerate.push(subject.tolerate);
             }
-            self.baseline = subject.of_arm(false).map(|it| (it.key, it.route)).collect();
-            let yard = |timeout| Yard {
-                timeout_us: micros(timeout),
-                thresholds: None,
-                failed_by_us: [micros(timeout.min(UNKNOWN)); 2],
-            };
-            self.routes = subject.routes.iter().map(|route| yard(route.timeout)).collect();
+            first.get_or_insert(subject);
         }
+        let Some(subject) = first else { return };
+        let baseline: Vec<_> = subject.of_arm(false).map(|it| (it.key, it.route)).collect();
+        let timeouts: Vec<u32> = subject.routes.iter().map(|route| micros(route.timeout)).collect();
+        let same = timeouts.iter().eq(self.routes.iter().map(|yard| &yard.timeout_us));
+        let as_before = same
+            && baseline == self.baseline
+            && tolerate.iter().all(|one| self.tolerate.contains(one))
+            && tolerate.len() == self.tolerate.len();
+        if as_before {
+            return;
+        }
+        (self.baseline, self.tolerate) = (baseline, tolerate);
+        let known = self.in_force.map(|(_, thresholds)| thresholds);
+        let yard = |timeout_us: u32| Yard {
+            timeout_us,
+            thresholds: known,
+            failed_by_us: [timeout_us.min(micros(UNKNOWN)); 2],
+        };
+        self.routes = timeouts.into_iter().map(yard).collect();
         self.changed = true;
     }
 
     /// One tick is over: sets the baseline's deadlines from the next one on where others are due.
     /// Call it before the evidence of each canary gathers.
     pub fn refresh(&mut self, ledger: &mut Ledger, now: Tick) {
-        if self.baseline.is_empty() || !(self.changed || now.0.is_multiple_of(LOOK)) {
+        let look = if self.in_force.is_some() { LOOK } else { SECOND };
+        if self.baseline.is_empty() || !(self.changed || now.0.is_multiple_of(look)) {
             return;
         }
         let by_route = self.past(ledger, now);
@@ -109,7 +126,11 @@ impl Yardstick {
         by_route.iter().for_each(|past| service.merge(past));
         let is_due = self.changed
             || match &self.in_force {
-                Some((since, thresholds)) => service.outdates(thresholds, *since, now),
+                Some((since, thresholds)) => {
+                    service.outdates(thresholds, *since, now)
+                        || (armed(thresholds) == Armed::ButLast
+                            && service.thresholds().is_some_and(|it| armed(&it) == Armed::All))
+                }
                 None => true,
             };
         if !is_due {
@@ -117,7 +138,7 @@ impl Yardstick {
         }
         let Some(thresholds) = service.thresholds() else {
             if self.changed {
-                self.put(ledger, now, Armed::Nothing);
+                self.put(ledger, now, self.in_force.map_or(Armed::Nothing, |(_, it)| armed(&it)));
             }
             return;
         };
@@ -125,13 +146,8 @@ impl Yardstick {
             let own = past.thresholds().map(|own| own.with_last_of(&thresholds));
             yard.thresholds = Some(own.unwrap_or(thresholds));
         }
-        let armed = if thresholds.baseline_us().len() == QUANTILES.len() {
-            Armed::All
-        } else {
-            Armed::ButLast
-        };
         self.in_force = Some((now, thresholds));
-        self.put(ledger, now, armed);
+        self.put(ledger, now, armed(&thresholds));
     }
 
     fn past(&self, ledger: &Ledger, now: Tick) -> Vec<Past> {
@@ -228,6 +244,11 @@ impl Yard {
         let capped: Vec<u32> = edges.into_iter().map(|us| us.min(self.timeout_us)).collect();
         Deadlines::new(&capped, self.failed_by_us, aborted_early_us)
     }
+}
+
+fn armed(thresholds: &Thresholds) -> Armed {
+    let all = thresholds.baseline_us().len() == QUANTILES.len();
+    if all { Armed::All } else { Armed::ButLast }
 }
 
 /// A canary's deadlines by [`QUANTILES`].
