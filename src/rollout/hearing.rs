@@ -270,8 +270,15 @@ impl Hearings {
         self.all.get_mut(names)
     }
 
-    /// Takes notice of the keyed requests of a batch, for the trials of promotions.
+    /// Takes notice of the keyed requests of a batch, for the trials of promotions, and of how
+    /// arms did that were tried.
     pub(super) fn notice(&mut self, batch: &Batch) {
+        for probed in batch.report.iter().flat_map(|report| &report.probes) {
+            let names = [probed.service.clone(), probed.arm.clone()];
+            if let Some(hearing) = self.all.get_mut(&names) {
+                hearing.probe(probed.ok);
+            }
+        }
         if self.keyed.is_empty() {
             return;
         }
