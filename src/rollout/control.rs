@@ -298,6 +298,7 @@ impl Control {
         let rollout = self.steering.at(at);
         let plan = rollout.state.plan.as_deref()?;
         (rollout.run > 0 && rollout.state.is_judged()).then(|| About {
+            ledger: &self.ledger,
             routes: &self.routes,
             cells: self.layout.current(),
             service: at.service,
