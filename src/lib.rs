@@ -12,6 +12,7 @@ pub mod config;
 pub mod judge;
 pub mod lab;
 pub mod measure;
+pub mod plot;
 pub mod proxy;
 pub mod rollout;
 pub mod routing;

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,10 +22,14 @@ use super::{
     exposition::Format,
     masking, metrics, page,
     problem::Problem,
+    query,
     request::{self, Verb},
     server::Peer,
 };
-use crate::rollout::{Command, Handle, Refused, RolloutStatus, Snapshot};
+use crate::rollout::{
+    Command, Handle, NoReport, ReadError, Refused, Report, ReportForm, RolloutStatus, Snapshot,
+    Wanted, history,
+};
 
 /// Largest body of a write, in bytes.
 const BODY_BYTES: usize = 64 * 1024;
@@ -62,6 +66,7 @@ pub(super) fn router(parts: Parts, token_file: Option<PathBuf>) -> Router {
         .route("/metrics", get(scrape))
         .route("/api/v1/status", get(status))
         .route("/api/v1/services/{service}", get(service))
+        .route("/api/v1/services/{service}/report", get(report))
         .route("/api/v1/services/{service}/{verb}", post(act))
         .route("/api/v1/journal", get(journal))
         .route("/api/v1/config", get(config))
@@ -183,10 +188,95 @@ fn refusal(refused: &Refused) -> Problem {
     Problem::new(status, refused.to_string())
 }
 
-async fn journal(State(admin): State<Admin>) -> Response {
-    let snapshot = admin.snapshot();
-    let decisions: Vec<_> = snapshot.recent.iter().map(|decision| &**decision).collect();
-    Json(serde_json::json!({ "decisions": decisions })).into_response()
+/// The last decisions; more than the snapshot holds, or those of one service, come from the disk.
+async fn journal(State(admin): State<Admin>, uri: Uri) -> Result<Response, Problem> {
+    let [service, canary, limit] = query::parameters(&uri, ["service", "canary", "limit"])?;
+    let limit = match limit.map(|limit| limit.parse()) {
+        None => Snapshot::RECENT,
+        Some(Ok(limit)) => limit,
+        Some(Err(_)) => {
+            let detail = "limit is the number of decisions that are wanted.";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+        }
+    };
+    let wanted = Wanted { service, canary, limit: Some(limit) };
+    if uri.query().is_none() {
+        let snapshot = admin.snapshot();
+        let decisions: Vec<_> = snapshot.recent.iter().map(|decision| &**decision).collect();
+        return Ok(Json(serde_json::json!({ "decisions": decisions })).into_response());
+    }
+    let state_dir = admin.parts.handle.state_dir();
+    let decisions = from_disk(move || history(&state_dir, &wanted)).await?;
+    Ok(Json(serde_json::json!({ "decisions": decisions })).into_response())
+}
+
+/// A report is a page of its own: nothing in it runs, and it loads nothing.
+const REPORT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
+                             form-action 'none'; frame-ancestors 'none'";
+
+async fn report(
+    State(admin): State<Admin>,
+    Path(service): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let [canary, format] = query::parameters(&uri, ["canary", "format"])?;
+    let (form, kind) = match format.as_deref() {
+        None | Some("markdown") => (ReportForm::Markdown, "text/markdown; charset=utf-8"),
+        Some("html") => (ReportForm::Html, "text/html; charset=utf-8"),
+        Some(_) => {
+            let detail = "format is markdown or html.";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+        }
+    };
+    let state_dir = admin.parts.handle.state_dir();
+    let config = admin.parts.config_text.borrow().clone();
+    let made = move || {
+        let report = match Report::read(&state_dir, &service, canary.as_deref()) {
+            Ok(report) => report,
+            Err(NoReport::Journal(error)) => return Err(error),
+            Err(NoReport::Unknown(sentence)) => return Ok(Err(sentence)),
+        };
+        let upstreams = upstreams(&config, &service, report.canary());
+        Ok(Ok(report.with_upstreams(upstreams).render(form)))
+    };
+    match from_disk(made).await? {
+        Ok(text) => {
+            let headers = [
+                (header::CONTENT_TYPE, kind),
+                (header::CONTENT_SECURITY_POLICY, REPORT_POLICY),
+                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            ];
+            Ok((headers, text).into_response())
+        }
+        Err(sentence) => Err(Problem::new(StatusCode::NOT_FOUND, capital(&sentence))),
+    }
+}
+
+/// What the configuration names as upstreams of baseline and canary, where it names them.
+fn upstreams(config: &str, service: &str, canary: &str) -> Option<[String; 2]> {
+    let config = masking::mask(config).ok()?;
+    let service = config.get("services")?.get(service)?;
+    let canary = service.get("canaries")?.get(canary)?;
+    let name = |value: &Value| value.as_str().map(str::to_owned);
+    Some([name(service.get("baseline")?)?, name(canary.get("upstream").unwrap_or(canary))?])
+}
+
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    let first = letters.next().map(|first| first.to_uppercase().collect::<String>());
+    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+}
+
+/// Reads the journal where nobody waits for it but who asked.
+async fn from_disk<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, Problem> {
+    let read = tokio::task::spawn_blocking(read).await.expect("reading a journal does not panic");
+    read.map_err(|error| {
+        tracing::error!(%error, "the journal cannot be read");
+        let detail = format!("The journal cannot be read: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    })
 }
 
 /// The configuration, as `GET /api/v1/config` shows it.

@@ -21,6 +21,7 @@ pub(super) fn render(snapshot: &Snapshot, format: Format) -> String {
     durations(&mut out, snapshot);
     weights(&mut out, snapshot);
     rollouts(&mut out, snapshot);
+    sessions(&mut out, snapshot);
     connections(&mut out, snapshot);
     accounting(&mut out, snapshot);
     configuration(&mut out, snapshot);
@@ -150,6 +151,17 @@ fn rollouts(out: &mut Exposition, snapshot: &Snapshot) {
                 [("service", &*view.service), ("canary", &*view.canary), ("action", kind.label())];
             family.count(&labels, count);
         }
+    }
+}
+
+fn sessions(out: &mut Exposition, snapshot: &Snapshot) {
+    let mut family = out.family(
+        "haldane_sessions_moved_total",
+        Kind::Counter,
+        "Users with a key that were on a canary and came back to the baseline.",
+    );
+    for (service, count) in &snapshot.sessions_moved {
+        family.count(&[("service", &**service)], *count);
     }
 }
 
@@ -324,6 +336,7 @@ mod tests {
                 decisions: [0; DecisionKind::ALL.len()],
             }],
             objectives: Vec::new(),
+            sessions_moved: Vec::new(),
             upstreams: vec![UpstreamConnections {
                 upstream: "shop-v2".into(),
                 idle: 3,

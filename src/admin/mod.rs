@@ -8,6 +8,7 @@ mod masking;
 mod metrics;
 mod page;
 mod problem;
+mod query;
 mod request;
 mod server;
 mod settings;

@@ -72,8 +72,8 @@ async fn send(client: &Client, target: &Target, action: &Action) -> Result<Answe
     client.post(&path, &body).await
 }
 
-/// A name as one segment of a path.
-fn escaped(name: &str) -> String {
+/// A name as one segment of a path, or as a value behind its question mark.
+pub(super) fn escaped(name: &str) -> String {
     let mut segment = String::new();
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

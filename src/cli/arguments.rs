@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::Uri;
 
-use super::{demo, explain, logging::LogFormat, simulate};
+use super::{demo, explain, history, logging::LogFormat, replay, report, simulate};
 
 /// The configuration of the system, used where none is named.
 pub(super) const DEFAULT_CONFIG: &str = "/etc/haldane/haldane.yaml";
@@ -68,6 +68,12 @@ pub(super) enum Verb {
     Simulate(simulate::Arguments),
     /// Say what is going on
     Status(Status),
+    /// Say what was decided, by whom and why
+    History(history::Arguments),
+    /// Write the report of a rollout, running or over
+    Report(report::Arguments),
+    /// Judge what a journal recorded again, and say whether every decision comes out the same
+    Replay(replay::Arguments),
     /// Set a canary's weight and stay there until `resume`
     SetWeight(SetWeight),
     /// Hold a rollout where it is

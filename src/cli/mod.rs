@@ -8,9 +8,12 @@ mod demo;
 mod exit;
 mod explain;
 mod healthcheck;
+mod history;
 mod logging;
 mod manual;
 mod reload;
+mod replay;
+mod report;
 mod run;
 mod schema;
 mod simulate;
@@ -42,6 +45,9 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Verb::Explain(arguments) => explain::run(global.output, arguments),
         Verb::Simulate(arguments) => simulate::run(global.output, arguments),
         Verb::Status(arguments) => wait_for(status::run(global, arguments)),
+        Verb::History(arguments) => wait_for(history::run(global, arguments)),
+        Verb::Report(arguments) => wait_for(report::run(global, arguments)),
+        Verb::Replay(arguments) => replay::run(global.output, arguments),
         Verb::SetWeight(to) => {
             let action = Action::plain("weight", &to.why.reason).with("weight", &*to.weight);
             wait_for(act::one(global, &to.target, &action))

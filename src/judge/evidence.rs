@@ -41,6 +41,8 @@ struct Member {
 struct Watched {
     members: Vec<Member>,
     gathered: Vec<Gathering>,
+    /// Whether it does not count any more.
+    set_aside: bool,
 }
 
 /// The evidence of all components.
@@ -111,6 +113,7 @@ impl Evidence {
         self.watched.push(Watched {
             members: banks.into_iter().map(member).collect(),
             gathered: Lag::ALL.into_iter().map(Gathering::new).collect(),
+            set_aside: false,
         });
     }
 
@@ -130,7 +133,7 @@ impl Evidence {
         let Some(watched) = self.watched.get_mut(block.component) else {
             return;
         };
-        let Watched { members, gathered } = watched;
+        let Watched { members, gathered, .. } = watched;
         let Some(gathering) = gathered.iter_mut().find(|g| g.lag() == block.lag) else {
             return;
         };
@@ -179,7 +182,8 @@ impl Evidence {
 
     fn union(&self, pick: impl Fn(&Member) -> &Bank) -> (f64, f64) {
         let mut union = (f64::MIN, f64::MIN);
-        for member in self.watched.iter().flat_map(|w| &w.members) {
+        let counted = self.watched.iter().filter(|w| !w.set_aside);
+        for member in counted.flat_map(|w| &w.members) {
             let bank = pick(member);
             union.0 = union.0.max(bank.ln() + member.weight_ln);
             union.1 = union.1.max(bank.peak_ln() + member.weight_ln);
@@ -197,7 +201,7 @@ impl Evidence {
     pub(super) fn lead(&self) -> Option<Lead> {
         let mut lead = None;
         let mut best = 0.0;
-        for (component, watched) in self.watched.iter().enumerate() {
+        for (component, watched) in self.watched.iter().enumerate().filter(|(_, w)| !w.set_aside) {
             for member in &watched.members {
                 for bank in [&member.rollback, &member.caution] {
                     if bank.ln() + member.weight_ln > best {
@@ -209,6 +213,33 @@ impl Evidence {
             }
         }
         lead
+    }
+
+    /// A component does not count any more: its traffic is taken away from the canary.
+    pub(super) fn set_aside(&mut self, component: usize) {
+        if let Some(watched) = self.watched.get_mut(component) {
+            watched.set_aside = true;
+        }
+    }
+
+    pub(super) fn is_set_aside(&self, component: usize) -> bool {
+        self.watched.get(component).is_some_and(|watched| watched.set_aside)
+    }
+
+    /// ln of the evidence of one component as it counts in the union: now, and at its peak.
+    pub(super) fn of_component(&self, component: usize) -> (f64, f64) {
+        let mut union = (f64::MIN, f64::MIN);
+        for member in self.watched.get(component).into_iter().flat_map(|w| &w.members) {
+            union.0 = union.0.max(member.rollback.ln() + member.weight_ln);
+            union.1 = union.1.max(member.rollback.peak_ln() + member.weight_ln);
+        }
+        union
+    }
+
+    /// ln of the largest wealth of one component, whatever its weight in the union.
+    pub(super) fn unweighted_ln(&self, component: usize) -> f64 {
+        let members = self.watched.get(component).into_iter().flat_map(|w| &w.members);
+        members.map(|member| member.rollback.ln().max(member.caution.ln())).fold(f64::MIN, f64::max)
     }
 
     /// Strata that found no room in a block.

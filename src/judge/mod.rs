@@ -25,8 +25,8 @@ mod verdict;
 mod wealth;
 
 pub use block::{
-    ArmCounts, Block, Coin, EDGES, Ending, Lag, PROOF_QUANTILES, Pods, QUANTILES, SHIFT_COUNT,
-    SHIFTS, Stratum, TICK_SECONDS, TrialCounts, TrialStratum, Trials,
+    ALL_RUNGS, ArmCounts, Block, Coin, EDGES, Ending, Lag, PROOF_QUANTILES, Pods, QUANTILES, Rungs,
+    SHIFT_COUNT, SHIFTS, Stratum, TICK_SECONDS, TrialCounts, TrialStratum, Trials,
 };
 pub use breaker::{Breaker, BreakerState, BreakerTick, Ended};
 pub use calibrate::{BLOCK_SECONDS, Calibration, Placebo};
@@ -38,7 +38,7 @@ pub use promotion::{Proof, bake_floor_blocks};
 pub use shares::ShareCheck;
 pub use suspicion::Suspicion;
 pub use thinning::MAX_STRATA;
-pub use verdict::{Lead, Level, Proofs, Verdict};
+pub use verdict::{ComponentVerdict, Lead, Level, Proofs, Verdict};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -56,6 +56,9 @@ const CALM_SECONDS: f64 = 300.0;
 
 /// Odds above which a canary is not called healthy, and a stage not promoted.
 const DOUBT: f64 = 3.0;
+
+/// Odds by which a part of the traffic must lead the others of its kind to be named.
+const STANDS_OUT: f64 = 20.0;
 
 /// The judge of one rollout: one canary of one service in one version.
 #[derive(Clone, Debug)]
@@ -126,6 +129,68 @@ impl Judge {
     #[must_use]
     pub fn components(&self) -> &[Component] {
         &self.state.config.components
+    }
+
+    /// How the evidence of each component stands.
+    pub fn by_component(&self) -> impl Iterator<Item = ComponentVerdict<'_>> {
+        let threshold_ln = -self.state.config.false_rollback.ln();
+        let evidence = &self.state.evidence;
+        self.components().iter().enumerate().map(move |(component, of)| {
+            let (rollback_ln, rollback_peak_ln) = evidence.of_component(component);
+            ComponentVerdict {
+                component,
+                scope: of.scope,
+                name: &of.name,
+                rollback_ln,
+                rollback_peak_ln,
+                condemned: rollback_peak_ln >= threshold_ln,
+                set_aside: evidence.is_set_aside(component),
+            }
+        })
+    }
+
+    /// The evidence of a component does not count any more, because its traffic is taken away
+    /// from the canary: the verdict is that of the others. What is left is still a union of no
+    /// more than the whole, so its probability of a false rollback is no larger.
+    pub fn set_aside(&mut self, component: usize) {
+        let state = &mut self.state;
+        state.evidence.set_aside(component);
+        state.rollback = state.evidence.rollback_ln().1 >= -state.config.false_rollback.ln();
+        let now_ln = state.evidence.caution_ln().0.max(state.evidence.rollback_ln().0);
+        state.caution &= now_ln >= CALM.ln();
+    }
+
+    /// Cohorts whose evidence passed the threshold, where no other cohort shows anything: then
+    /// taking the canary's weight in these alone is enough.
+    pub fn condemned_cohorts(&self) -> impl Iterator<Item = &str> {
+        let cohorts =
+            || self.by_component().filter(|it| it.scope == Scope::Cohort && !it.set_aside);
+        let is_quiet = |it: &ComponentVerdict<'_>| {
+            self.state.evidence.unweighted_ln(it.component) < DOUBT.ln()
+        };
+        let mut others = cohorts().filter(|it| !it.condemned).peekable();
+        let alone = others.peek().is_some() && others.all(|it| is_quiet(&it));
+        cohorts().filter(move |it| alone && it.condemned).map(|it| it.name)
+    }
+
+    /// The one component of a scope that stands out, if one does: others of its kind show far
+    /// less. That is a hint for people; the bounds hold for the whole.
+    #[must_use]
+    pub fn stands_out(&self, scope: Scope) -> Option<&Component> {
+        let (mut best, mut second) = ((f64::MIN, None), f64::MIN);
+        for (place, component) in self.components().iter().enumerate() {
+            if component.scope != scope || self.state.evidence.is_set_aside(place) {
+                continue;
+            }
+            let ln = self.state.evidence.unweighted_ln(place);
+            if ln > best.0 {
+                second = best.0;
+                best = (ln, Some(component));
+            } else {
+                second = second.max(ln);
+            }
+        }
+        best.1.filter(|_| best.0 >= DOUBT.ln() && best.0 - second >= STANDS_OUT.ln())
     }
 
     /// The length in ticks of the next rollback blocks, from [`Calibration::block_ticks`].

@@ -8,7 +8,7 @@ pub(super) fn reason(judge: &Judge) -> String {
     let threshold = odds(verdict.threshold_ln);
     let against = || match verdict.lead {
         Some(lead) => {
-            format!("{} {}", name_of(judge, lead.component), lead.definition.phrase())
+            format!("{} {}", names(judge, lead.component), lead.definition.phrase())
         }
         None => "no bet leads".to_owned(),
     };
@@ -47,6 +47,19 @@ pub(super) fn waiting(missing: &Missing) -> String {
         Some(seconds) => format!("{what}, {} at today's rate", about(seconds)),
         None => format!("{what}; no canary traffic"),
     }
+}
+
+/// "checkout, route cart, cohort ios-eu": the service or the part that leads, and the parts of
+/// the other kinds that stand out.
+fn names(judge: &Judge, lead: usize) -> String {
+    let mut names = vec![name_of(judge, lead)];
+    let of = judge.components().get(lead).map(|component| component.scope);
+    for scope in [Scope::Route, Scope::Cohort].into_iter().filter(|scope| Some(*scope) != of) {
+        let part = judge.stands_out(scope);
+        let place = part.and_then(|part| judge.components().iter().position(|c| c == part));
+        names.extend(place.map(|place| name_of(judge, place)));
+    }
+    names.join(", ")
 }
 
 fn name_of(judge: &Judge, component: usize) -> String {

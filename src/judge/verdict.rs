@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Definition, Proof};
+use super::{Definition, Proof, Scope};
 
 /// The verdict in one word, from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,6 +27,25 @@ pub struct Lead {
     pub definition: Definition,
     /// Share of its bank's wealth that is placed on it, 0 to 1.
     pub share: f64,
+}
+
+/// How the evidence of one component stands, as it counts in the union of all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ComponentVerdict<'j> {
+    /// Index of the component.
+    pub component: usize,
+    /// What it is.
+    pub scope: Scope,
+    /// Its name.
+    pub name: &'j str,
+    /// ln of its evidence for a rollback now.
+    pub rollback_ln: f64,
+    /// Its largest value so far.
+    pub rollback_peak_ln: f64,
+    /// Whether that passed the threshold.
+    pub condemned: bool,
+    /// Whether it does not count any more.
+    pub set_aside: bool,
 }
 
 /// The state of the evidence after a block. Odds are natural logarithms of e-values after the

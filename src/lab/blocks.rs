@@ -19,8 +19,8 @@ use laws::Laws;
 use traffic::Drawing;
 
 use crate::judge::{
-    ArmCounts, Block, Calibration, Definition, Ending, Judge, JudgeConfig, Lag, Placebo, Pods,
-    Stratum, TrialStratum, Trials,
+    ALL_RUNGS, ArmCounts, Block, Calibration, Definition, Ending, Judge, JudgeConfig, Lag, Placebo,
+    Pods, Stratum, TrialStratum, Trials,
 };
 
 /// How the canary's weight moves.
@@ -205,6 +205,7 @@ impl<'a> Stage<'a> {
                     ticks: 10,
                     strata: &[counts.trials],
                     pods: setting.known_pods(),
+                    rungs: ALL_RUNGS,
                     ending: Ending::Open,
                 });
                 if judge.promotion().proved {

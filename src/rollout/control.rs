@@ -14,21 +14,26 @@ use tokio::{
 };
 
 use super::{
-    ConfigView, NewConfig, Obstacle, Refused, Seen, Settings, Snapshot,
+    Action, Command, ConfigView, NewConfig, Obstacle, Refused, Seen, Settings, Snapshot,
+    asking::{self, Asking},
     groups::Groups,
     handle::Message,
     headroom::Headroom,
     hearing::{About, Hearings, Now},
     layout::{Layout, OutOfIds},
     objectives::Objectives,
+    sessions::Sessions,
     shares::Shares,
     steering::{At, Changes, Moment, Rollout, Steering, reply},
     view::{Beginnings, View},
     workers::Workers,
 };
 use crate::{
+    judge::BreakerState,
     measure::{Batch, Cut, Epoch, Event, Ledger, Tick},
-    routing::{Arm, Dials, LiveTable, RouteTable, Service, ServiceDial, ServiceId, TableParts},
+    routing::{
+        Arm, Asks, Dials, LiveTable, RouteTable, Service, ServiceDial, ServiceId, TableParts,
+    },
 };
 
 /// Weights do not rise while the control thread wakes later than this.
@@ -63,6 +68,8 @@ pub(super) struct Control {
     objectives: Objectives,
     shares: Shares,
     headroom: Headroom,
+    sessions: Sessions,
+    asking: Asking,
     /// Whether some weight is still on its way down.
     descending: bool,
     workers: Workers,
@@ -117,6 +124,8 @@ impl Control {
             objectives: Objectives::default(),
             shares: Shares::default(),
             headroom: Headroom::default(),
+            sessions: Sessions::default(),
+            asking: Asking::default(),
             descending: false,
             beginnings: Beginnings::default(),
             reloads: Vec::new(),
@@ -174,7 +183,12 @@ impl Control {
     fn take(&mut self, message: Message, moment: Moment) {
         match message {
             Message::Command(command, answer) => {
-                self.steering.command(&command, answer, moment);
+                let refused = self.drill(&command, moment).err();
+                match refused {
+                    Some(refused) => reply(answer, Err(refused)),
+                    None => self.steering.command(&command, answer, moment),
+                }
+                self.ask(moment);
                 self.settle(moment);
             }
             Message::Apply(config, answer) => self.apply(*config, answer, moment),
@@ -194,6 +208,7 @@ impl Control {
         self.groups.refresh(&self.ledger, tick);
         self.objectives.read(&self.ledger, tick);
         self.judge(tick, moment);
+        self.ask(moment);
         self.settle(moment);
         self.retired.retain(|table| Arc::strong_count(table) > 1);
         self.ticks += 1;
@@ -217,6 +232,7 @@ impl Control {
             // What comes in meanwhile has time until the next tick.
             for mut batch in end.batches.try_iter().take(end.batches.len()) {
                 self.hearings.notice(&batch);
+                self.sessions.notice(&batch);
                 self.ledger.apply(&batch, tick);
                 self.workers.take(&mut batch);
                 let mut events = batch.events;
@@ -251,11 +267,52 @@ impl Control {
                 if let Some(breached) = breached {
                     said.told.sentence = format!("{breached} is breached; {}", said.told.sentence);
                 }
+                if seen.breaker == BreakerState::Open {
+                    self.asking.end_drain(&names[0]);
+                }
                 self.steering.judge(at, Seen { objectives, ..seen }, said, moment);
             }
         }
         if self.steering.wants_snapshot() {
             self.steering.remember_all(&self.hearings, moment);
+        }
+    }
+
+    /// Begins or ends the drill that a command asks for, if the rollout allows it.
+    fn drill(&mut self, command: &Command, moment: Moment) -> Result<(), Refused> {
+        let drills = matches!(command.action, Action::Drill(_) | Action::EndDrill);
+        if !drills {
+            return Ok(());
+        }
+        let at = self.steering.find(command)?;
+        let names = self.steering.at(at).names();
+        if let Action::Drill(drill) = &command.action {
+            if let Some(name) = &drill.cohort
+                && asking::cohort(&self.table.load(), name).is_none()
+            {
+                return Err(Refused::Forbidden(format!("there is no cohort {name:?}")));
+            }
+            if self.steering.allows(at, &command.action, moment) {
+                self.asking.drill(names, drill, moment);
+            }
+        } else {
+            self.asking.end_drill(&names);
+        }
+        Ok(())
+    }
+
+    /// Asks the workers for what the rollouts need, where that has changed.
+    fn ask(&mut self, moment: Moment) {
+        let drained = self.asking.expire(moment);
+        let table = self.table.load_full();
+        let asks = self.asking.asks(&table, &self.steering, &self.workers);
+        if !asks.warm.is_empty() {
+            self.steering.asked(moment);
+        }
+        if drained || *table.asks != asks {
+            drop(table);
+            self.store_with(Arc::new(asks), false);
+            self.hold_hearings(&Changes::default(), moment);
         }
     }
 
@@ -297,7 +354,9 @@ impl Control {
     fn about(&self, at: At) -> Option<About<'_>> {
         let rollout = self.steering.at(at);
         let plan = rollout.state.plan.as_deref()?;
-        (rollout.run > 0 && rollout.state.is_judged()).then(|| About {
+        let judged = rollout.state.is_judged() || self.asking.is_draining(&rollout.service);
+        (rollout.run > 0 && judged).then(|| About {
+            ledger: &self.ledger,
             routes: &self.routes,
             cells: self.layout.current(),
             service: at.service,
@@ -320,6 +379,13 @@ impl Control {
         let released = !changes.begun.is_empty() && self.versions() != self.versions;
         if released && let Err(OutOfIds) = self.lay_out() {
             tracing::error!("no recorder ids are left: the new version counts as the one before");
+        }
+        for at in &changes.rolled_back {
+            let rollout = self.steering.at(*at);
+            let policy = self.settings.services[at.service].sessions_on_rollback;
+            if !rollout.state.life.fails_outright() {
+                self.asking.drain(&rollout.service, policy, moment);
+            }
         }
         if released || changes.weights {
             self.store(released);
@@ -401,6 +467,7 @@ impl Control {
         self.layout.lay(&mut self.routes, &versions, &mut self.ledger)?;
         self.versions = versions;
         self.groups.arrange(self.layout.current());
+        self.sessions.arrange(self.layout.current());
         self.objectives.arrange(&self.settings, &self.routes, self.layout.current());
         Ok(())
     }
@@ -421,6 +488,11 @@ impl Control {
 
     /// Stores the table: with the weights of now, and with the routes of now where they are new.
     fn store(&mut self, new_routes: bool) {
+        let asks = if new_routes { Arc::default() } else { Arc::clone(&self.table.load().asks) };
+        self.store_with(asks, new_routes);
+    }
+
+    fn store_with(&mut self, asks: Arc<Asks>, new_routes: bool) {
         let before = self.table.load_full();
         let routes =
             if new_routes { Arc::new(self.routes.clone()) } else { Arc::clone(&before.routes) };
@@ -437,16 +509,21 @@ impl Control {
                 self.headroom.descend(&it.name, in_force, &targets)
             };
             descending |= weights_bp != targets;
-            if !new_routes && before.dials.of(id).weights_bp() == weights_bp {
-                return Arc::clone(before.dials.of(id));
+            let drains = self.asking.is_draining(&it.name);
+            match (!new_routes).then(|| before.dials.of(id)) {
+                Some(dial)
+                    if dial.weights_bp() == weights_bp && (drains || !dial.is_draining()) =>
+                {
+                    Arc::clone(dial)
+                }
+                Some(dial) if drains => Arc::new(ServiceDial::new(it, &weights_bp).draining(dial)),
+                Some(_) | None => Arc::new(ServiceDial::new(it, &weights_bp)),
             }
-            Arc::new(ServiceDial::new(it, &weights_bp))
         };
         let dials = routes.services().iter().enumerate().map(dial).collect();
         self.descending = descending;
         let epoch = before.epoch.next();
-        let table =
-            LiveTable { routes, dials: Arc::new(Dials::new(dials)), epoch, asks: Arc::default() };
+        let table = LiveTable { routes, dials: Arc::new(Dials::new(dials)), epoch, asks };
         drop(before);
         self.retired.push(self.table.swap(Arc::new(table)));
     }
@@ -466,6 +543,7 @@ impl Control {
             groups: &self.groups,
             shares: &self.shares,
             objectives: &self.objectives,
+            sessions: &self.sessions,
             workers: &self.workers,
             beginnings: &self.beginnings,
             config: &self.config,

@@ -110,11 +110,15 @@ pub enum DecisionKind {
     WarmUp,
     /// Rolled back on evidence, or on a limit of the plan.
     Rollback,
+    /// A person hurts the canary's answers, to see that it is found.
+    Drill,
+    /// A drill is over.
+    EndDrill,
 }
 
 impl DecisionKind {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Start,
         Self::SetWeight,
         Self::Pause,
@@ -136,6 +140,8 @@ impl DecisionKind {
         Self::Return,
         Self::WarmUp,
         Self::Rollback,
+        Self::Drill,
+        Self::EndDrill,
     ];
 
     /// Whether a rollout begins with it, or begins again.
@@ -187,6 +193,8 @@ impl DecisionKind {
             Self::Return => "return",
             Self::WarmUp => "warm_up",
             Self::Rollback => "rollback",
+            Self::Drill => "drill",
+            Self::EndDrill => "end_drill",
         }
     }
 }
@@ -219,6 +227,8 @@ impl From<&Action> for DecisionKind {
             Action::Abort => Self::Abort,
             Action::Retry => Self::Retry,
             Action::Release { .. } => Self::Release,
+            Action::Drill(_) => Self::Drill,
+            Action::EndDrill => Self::EndDrill,
         }
     }
 }

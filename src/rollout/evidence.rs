@@ -9,23 +9,24 @@
 mod breaking;
 mod excess;
 mod input;
+mod parts;
 mod state;
 mod strata;
 mod subject;
 mod trials;
 mod yardstick;
 
-pub use input::{EndedTicks, FedBlock, Input, Newcomers};
+pub use input::{EndedTicks, FedBlock, Input, Newcomers, Part};
 pub use state::{EvidenceSnapshot, Tellers};
 pub use subject::{JudgedRoute, Source, Split, Subject};
 pub use trials::Arm;
 pub use yardstick::{Armed, Yardstick};
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Obstacle, Seen};
 use crate::{
-    judge::{BreakerState, Judge, Pods},
+    judge::{BreakerState, Judge, Pods, Scope},
     measure::{Bank, Block, BlockBuilder, Cell, Cut, Epoch, Ledger, Member, Tick, Units},
 };
 use breaking::Ends;
@@ -47,6 +48,8 @@ pub struct Evidence {
     builder: BlockBuilder,
     noted: Noted,
     ends: Ends,
+    /// Parts that the state does not know yet.
+    new_parts: Vec<Part>,
     /// The epochs of the weights in force.
     epochs: Vec<Epoch>,
     /// The tick of the canary's first request in this process.
@@ -95,9 +98,11 @@ impl Evidence {
 
     fn with(subject: Subject, state: EvidenceSnapshot, from: Tick, epoch: Epoch) -> Self {
         let mut builder = BlockBuilder::new(banks(), from, epoch, state.stretch());
-        builder.set_members(members(&subject));
+        let (members, new_parts) = members(&subject, &state);
+        builder.set_members(members);
         Self {
             subject,
+            new_parts,
             builder,
             noted: Noted::default(),
             ends: Ends::default(),
@@ -147,7 +152,9 @@ impl Evidence {
     /// [`Subject::routes`] and [`Subject::cohorts`] are the new ones.
     pub fn reshape(&mut self, subject: Subject) -> Option<Input> {
         self.subject = subject;
-        self.builder.set_members(members(&self.subject));
+        let (members, new_parts) = members(&self.subject, &self.state);
+        self.builder.set_members(members);
+        self.new_parts = new_parts;
         self.ends.recount();
         self.generation = 0;
         self.set_pods(self.subject.pods)
@@ -156,7 +163,9 @@ impl Evidence {
     /// Goes on in another process: see [`Evidence::restore`].
     pub fn resume(&mut self, from: Tick, epoch: Epoch, splits: Vec<Split>) -> Input {
         self.builder = BlockBuilder::new(banks(), from, epoch, self.state.stretch());
-        self.builder.set_members(members(&self.subject));
+        let (members, new_parts) = members(&self.subject, &self.state);
+        self.builder.set_members(members);
+        self.new_parts = new_parts;
         self.epochs = vec![epoch];
         self.warm_before = self.state.warm_ticks();
         self.do_take(Input::Resumed { from, epoch, splits })
@@ -208,6 +217,16 @@ impl Evidence {
         self.do_take(Input::OthersChanged)
     }
 
+    /// A cohort's traffic is taken away from the canary, by the next [`Evidence::reweigh`]: what
+    /// was seen of it does not count any more, and the rest is judged anew out of the reserve.
+    /// `None` where it has no evidence of its own. See [`Judge::condemned_cohorts`].
+    pub fn set_aside(&mut self, cohort: &Arc<str>) -> Option<Input> {
+        let mut all = self.judge().by_component().filter(|it| it.scope == Scope::Cohort);
+        let found = all.any(|it| !it.set_aside && *it.name == **cohort);
+        drop(all);
+        found.then(|| self.do_take(Input::SetAside { cohort: Arc::clone(cohort) }))
+    }
+
     fn do_take(&mut self, input: Input) -> Input {
         self.state.take(&input);
         input
@@ -234,6 +253,9 @@ impl Evidence {
         out: &mut Vec<Input>,
         keep: impl Fn(&Block) -> bool,
     ) {
+        if !self.new_parts.is_empty() {
+            out.push(Input::Parts(std::mem::take(&mut self.new_parts)));
+        }
         let newcomers = self.noted.take();
         if !newcomers.is_empty() {
             out.push(Input::Newcomers(newcomers));
@@ -344,22 +366,43 @@ impl Evidence {
     }
 }
 
-fn members(subject: &Subject) -> Vec<Member> {
-    let member = |source: &Source| Member {
-        key: source.key,
-        arm: u8::from(source.is_canary),
-        stratum: source.stratum,
-        part: 0,
-    };
-    subject.sources.iter().map(member).collect()
+/// The members of the block builder, and the parts of the traffic that are new.
+fn members(subject: &Subject, state: &EvidenceSnapshot) -> (Vec<Member>, Vec<Part>) {
+    let mut new: Vec<Part> = Vec::new();
+    let mut members = Vec::with_capacity(subject.sources.len());
+    for source in &subject.sources {
+        let (Some(route), Some(cohort)) = (
+            subject.routes.get(usize::from(source.route)),
+            subject.cohorts.get(usize::from(source.cohort)),
+        ) else {
+            continue;
+        };
+        let part = Part { route: route.name.clone(), cohort: cohort.clone() };
+        let known = state.parts.position(&part).or_else(|| {
+            let place = new.iter().position(|it| *it == part)?;
+            Some(state.parts.len() + place)
+        });
+        let number = known.unwrap_or_else(|| {
+            new.push(part);
+            state.parts.len() + new.len() - 1
+        });
+        members.push(Member {
+            key: source.key,
+            arm: u8::from(source.is_canary),
+            stratum: source.stratum,
+            part: u16::try_from(number).unwrap_or(u16::MAX),
+        });
+    }
+    (members, new)
 }
 
 fn banks() -> Vec<Bank> {
+    let trials = MARGIN.into_iter().chain(yardstick::shifts()).collect();
     vec![
-        Bank { slow: Vec::new(), failed: vec![0] },
-        Bank { slow: vec![0, 1, 2, 3], failed: vec![0] },
-        Bank { slow: vec![4], failed: vec![1] },
-        Bank { slow: MARGIN.to_vec(), failed: vec![1] },
+        Bank { slow: Vec::new(), failed: vec![0], refused: true },
+        Bank { slow: vec![0, 1, 2, 3], failed: vec![0], refused: false },
+        Bank { slow: vec![4], failed: vec![1], refused: false },
+        Bank { slow: trials, failed: vec![1], refused: false },
     ]
 }
 

@@ -2,12 +2,12 @@
 //!
 //! A handle never blocks its caller: it waits for the answer as a future.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{oneshot, watch};
 
-use super::{RolloutStatus, Settings, Snapshot};
+use super::{Drill, RolloutStatus, Settings, Snapshot};
 use crate::routing::RouteTable;
 
 /// Talks to the control thread.
@@ -15,6 +15,8 @@ use crate::routing::RouteTable;
 pub struct Handle {
     pub(super) inbox: Sender<Message>,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Where the journal lies, for those who read it.
+    pub(super) state_dir: Arc<Path>,
 }
 
 /// What a person wants of a rollout.
@@ -52,6 +54,10 @@ pub enum Action {
     Abort,
     /// Starts a rolled-back version again at its first stage.
     Retry,
+    /// Hurts the canary's answers, to see that it is found.
+    Drill(Drill),
+    /// Ends a drill.
+    EndDrill,
     /// Says that the canary runs another version now.
     Release {
         /// The new version.
@@ -113,6 +119,12 @@ impl Handle {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.borrow().clone()
+    }
+
+    /// The directory that the journal lies in: it can be read while it is written.
+    #[must_use]
+    pub fn state_dir(&self) -> Arc<Path> {
+        Arc::clone(&self.state_dir)
     }
 
     /// Follows the snapshots: one a second, and one after every command.

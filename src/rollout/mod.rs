@@ -1,6 +1,7 @@
 //! The control plane: the thread that counts events, asks the judge, moves the weights and keeps
 //! the journal. The only writer of the live table.
 
+mod asking;
 mod control;
 mod decision;
 mod evidence;
@@ -8,13 +9,17 @@ mod groups;
 mod handle;
 mod headroom;
 mod hearing;
+mod history;
 mod journal;
 mod layout;
 mod objectives;
 mod plan;
 mod recall;
 mod record;
+mod replay;
+mod report;
 mod running;
+mod sessions;
 mod shares;
 mod snapshot;
 mod state;
@@ -25,14 +30,19 @@ mod view;
 mod workers;
 
 #[cfg(test)]
+mod recording;
+#[cfg(test)]
 mod testing;
 
+pub use asking::Drill;
 pub use decision::{Decision, DecisionKind, Told};
 pub use evidence::{
     Arm as EvidenceArm, Armed, EndedTicks, Evidence, EvidenceSnapshot, FedBlock,
-    Input as EvidenceInput, JudgedRoute, Newcomers, Source, Split, Subject, Tellers, Yardstick,
+    Input as EvidenceInput, JudgedRoute, Newcomers, Part, Source, Split, Subject, Tellers,
+    Yardstick,
 };
 pub use handle::{Action, Command, Handle, NewConfig, Refused};
+pub use history::{Wanted, history};
 pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};
 pub use objectives::ObjectiveView;
 pub use plan::{
@@ -41,6 +51,8 @@ pub use plan::{
 };
 pub use recall::{Recall, Replayed};
 pub use record::{Beginning, LiveRollout, Memory, Record, Recorded, StepInput};
+pub use replay::{Outcome, Replay};
+pub use report::{NoReport, Report, ReportForm};
 pub use running::{Running, Start, StartError, WorkerLink, start};
 pub use snapshot::{
     CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,

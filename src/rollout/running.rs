@@ -108,6 +108,7 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub fn start(start: Start) -> Result<Running, StartError> {
+    let state_dir = start.settings.state_dir.clone().into();
     let mut found: journal::Found<Record, Memory> =
         journal::open(&start.settings.state_dir, start.settings.journal)?;
     let memory = found.snapshot.take().unwrap_or_default();
@@ -138,7 +139,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     let snapshots = control.publish_to(SystemTime::now());
     let thread = thread::Builder::new().name("control".into());
     let thread = thread.spawn(move || control.run(&messages)).map_err(StartError::Thread)?;
-    let handle = Handle { inbox, snapshots };
+    let handle = Handle { inbox, snapshots, state_dir };
     Ok(Running { table, links, handle, threads: vec![thread, journal_thread] })
 }
 

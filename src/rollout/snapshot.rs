@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub canaries: Vec<CanaryView>,
     /// Objectives by arm, and how fast their budgets burn.
     pub objectives: Vec<ObjectiveView>,
+    /// Users that were on a canary and came back to the baseline, by service.
+    pub sessions_moved: Vec<(Arc<str>, u64)>,
     /// Connections to upstreams, summed over the workers.
     pub upstreams: Vec<UpstreamConnections>,
     /// Requests and connections refused by the proxy, by [`ShedReason::index`].

@@ -127,6 +127,10 @@ impl State {
         let mut state = self.clone();
         let acted = match (action, &self.plan) {
             (Action::Release { version }, _) => return self.release(version, seen.others_bp),
+            (Action::Drill(_), _) if !self.is_judged() || self.weight_bp() == 0 => {
+                Err(Forbidden("a drill needs a canary that has weight and is judged"))
+            }
+            (Action::Drill(_) | Action::EndDrill, _) => Ok(()),
             (Action::Retry, _) => {
                 state = self.begin(seen.others_bp);
                 self.life.may_retry()

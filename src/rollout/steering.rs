@@ -11,9 +11,10 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    CanaryPlan, Change, Command, Decision, DecisionKind, EvidenceSnapshot, JournalCounts,
+    Action, CanaryPlan, Change, Command, Decision, DecisionKind, EvidenceSnapshot, JournalCounts,
     JournalSettings, LiveRollout, Memory, Record, Recorded, Refused, RolloutStatus, Seen,
     ServicePlan, Snapshot, StepInput, Told, Verdict, Why,
+    asking::WARMING,
     hearing::Hearings,
     journal,
     recall::{Course, Recalled, course},
@@ -106,6 +107,8 @@ struct Pending {
     seq: u64,
     turn: Turn,
     until: Option<Instant>,
+    /// When connections were asked for ahead of it.
+    asked: Option<Instant>,
     answer: Option<Answer>,
 }
 
@@ -120,6 +123,8 @@ pub(super) struct Changes {
     pub(super) fresh_proofs: Vec<At>,
     /// Rollouts whose weight was lowered because of what was seen.
     pub(super) forced: Vec<At>,
+    /// Those of them that were rolled back.
+    pub(super) rolled_back: Vec<At>,
     /// Commands that are in force now.
     pub(super) answers: Vec<(At, Answer)>,
 }
@@ -217,6 +222,22 @@ impl Steering {
     /// Whether the journal takes writes.
     pub(super) fn is_writable(&self) -> bool {
         self.journal.is_writable()
+    }
+
+    /// The raises that are on their way, and to which weights.
+    pub(super) fn raises(&self) -> impl Iterator<Item = (At, u16)> {
+        self.all().filter_map(|(at, rollout)| {
+            let pending = rollout.pending.as_ref()?;
+            Some((at, pending.turn.state.weight_bp()))
+        })
+    }
+
+    /// Connections were asked for ahead of the raises that are on their way.
+    pub(super) fn asked(&mut self, moment: Moment) {
+        let rollouts = self.rollouts.iter_mut().flatten();
+        for pending in rollouts.filter_map(|rollout| rollout.pending.as_mut()) {
+            pending.asked.get_or_insert(moment.now);
+        }
     }
 
     /// The number of the last raise that waits for the disk.
@@ -488,7 +509,7 @@ impl Steering {
             }
             let until = answer.is_some().then(|| moment.now + PATIENCE);
             let rollout = &mut self.rollouts[at.service][at.canary];
-            rollout.pending = Some(Pending { seq, turn, until, answer });
+            rollout.pending = Some(Pending { seq, turn, until, asked: None, answer });
         } else {
             self.overtake(at);
             let decision = self.decision(at, &turn, actor, moment);
@@ -512,7 +533,10 @@ impl Steering {
             let Some(pending) = self.rollouts[at.service][at.canary].pending.take() else {
                 continue;
             };
-            if pending.seq <= durable {
+            let warm = pending.asked.is_none_or(|asked| moment.now >= asked + WARMING);
+            if pending.seq <= durable && !warm {
+                self.rollouts[at.service][at.canary].pending = Some(pending);
+            } else if pending.seq <= durable {
                 self.enter(at, pending.turn, pending.seq, moment);
                 self.record(at, Recorded::InForce(pending.seq), moment);
                 self.changes.answers.extend(pending.answer.map(|answer| (at, answer)));
@@ -549,6 +573,9 @@ impl Steering {
         self.changes.weights |= weight_bp != from_bp;
         if weight_bp < from_bp {
             self.changes.forced.push(at);
+        }
+        if turn.state.life.is_rolled_back() && !rollout.state.life.is_rolled_back() {
+            self.changes.rolled_back.push(at);
         }
         if turn.kind.begins() {
             self.changes.begun.push(at);
@@ -627,7 +654,13 @@ impl Steering {
         self.all().map(|(at, _)| at).collect()
     }
 
-    fn find(&self, command: &Command) -> Result<At, Refused> {
+    /// Whether the state of a rollout allows an action now.
+    pub(super) fn allows(&self, at: At, action: &Action, moment: Moment) -> bool {
+        self.at(at).state.act(action, &self.seen(at, moment)).is_ok()
+    }
+
+    /// The rollout that a command is about.
+    pub(super) fn find(&self, command: &Command) -> Result<At, Refused> {
         let unknown = || Refused::UnknownService(command.service.clone());
         let mut services = self.services.iter();
         let service = services.position(|it| **it == *command.service).ok_or_else(unknown)?;

@@ -1,6 +1,8 @@
 //! Inputs: everything that the evidence is fed, in a form for the journal. The same inputs in the
 //! same order make the same evidence, in this process or in another.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Armed, Split};
@@ -58,6 +60,14 @@ pub enum Input {
     },
     /// Calibration gave the next rollback blocks another length in ticks.
     BlockTicks(u32),
+    /// Parts of the traffic that are told apart from now on, behind those before: routes crossed
+    /// with cohorts.
+    Parts(Vec<Part>),
+    /// A cohort's traffic is taken away from the canary, and its evidence does not count any more.
+    SetAside {
+        /// The cohort.
+        cohort: Arc<str>,
+    },
     /// Another number of pods takes traffic.
     Pods(Option<Pods>),
     /// The weights of the service's other canaries changed in a way that their sum does not show.
@@ -72,6 +82,17 @@ pub enum Input {
         /// These weights, by stratum.
         splits: Vec<Split>,
     },
+}
+
+/// A part of the traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The route.
+    #[serde(rename = "r")]
+    pub route: Arc<str>,
+    /// The cohort.
+    #[serde(rename = "c")]
+    pub cohort: Arc<str>,
 }
 
 /// A block and how it is to be read.

@@ -9,11 +9,13 @@ use super::{
     super::{Obstacle, Seen, Standing},
     Armed, FedBlock, Input, Split, Subject,
     excess::Excess,
+    parts::Parts,
     strata, stretch,
     trials::SeenUnits,
+    yardstick::RUNGS,
 };
 use crate::{
-    judge::{self, ArmCounts, Ending, Judge, Lag, Pods, Stratum},
+    judge::{self, ArmCounts, Ending, Judge, Lag, Pods},
     measure::{Block, Cut, Epoch, MAX_UNITS, Tick, Units},
 };
 
@@ -37,6 +39,7 @@ pub struct EvidenceSnapshot {
     /// Length of the stretches that the judge is fed, in ticks; it joins them to its own blocks.
     stretch: u32,
     pods: Option<Pods>,
+    pub(super) parts: Parts,
     pub(super) units: Units,
     /// The sets of weights of late, oldest first.
     weights: VecDeque<InForce>,
@@ -133,6 +136,7 @@ impl EvidenceSnapshot {
             stretch: stretch(config.block_ticks),
             judge: Judge::new(config),
             pods: subject.pods,
+            parts: Parts::default(),
             units: Units::new(MAX_UNITS),
             weights: VecDeque::from([InForce { epoch, number: 0, generation: 0, splits }]),
             next_weights: 1,
@@ -226,6 +230,10 @@ impl EvidenceSnapshot {
                 self.judge.probe(*ok);
             }
             Input::BlockTicks(ticks) => self.judge.set_block_ticks(*ticks),
+            Input::Parts(parts) => self.parts.add(parts, &mut self.judge),
+            Input::SetAside { cohort } => {
+                self.parts.set_aside(cohort, self.next_weights, &mut self.judge);
+            }
             Input::Pods(pods) => self.pods = *pods,
             Input::OthersChanged => {
                 if let Some(in_force) = self.weights.back_mut() {
@@ -267,7 +275,7 @@ impl EvidenceSnapshot {
     /// its proof stand.
     fn resume(&mut self, from: Tick, epoch: Epoch, splits: Vec<Split>) {
         for lag in Lag::ALL {
-            self.hand_over(lag, 0, &[], Ending::Reacted);
+            self.tell_end(lag, Ending::Reacted);
         }
         let others_changed = self.others_bp() != others_bp(&splits);
         let generation = self.generation() + u32::from(others_changed);
@@ -312,18 +320,32 @@ impl EvidenceSnapshot {
         };
         let of_stage = block.first >= self.stage.from || weights.number > self.stage.entered_at;
         self.units.under(weights.generation);
-        let splits = weights.splits.clone();
+        let under = weights.clone();
         match BANKS.get(block.bank) {
-            Some(Some(lag)) => self.feed_judge(fed, *lag, &splits, of_stage),
-            Some(None) if of_stage => self.feed_trials(fed, &splits),
+            Some(Some(lag)) => self.feed_judge(fed, *lag, &under, of_stage),
+            Some(None) if of_stage => self.feed_trials(fed, &under.splits),
             Some(None) | None => {}
         }
     }
 
-    fn feed_judge(&mut self, fed: &FedBlock, lag: Lag, splits: &[Split], of_stage: bool) {
+    fn feed_judge(&mut self, fed: &FedBlock, lag: Lag, under: &InForce, of_stage: bool) {
+        let InForce { number, splits, .. } = under;
         let FedBlock { block, armed, .. } = fed;
-        let strata = strata::strata(block, lag, *armed, splits, &mut self.units);
-        self.hand_over_warm(lag, &strata, fed.warming);
+        let view = strata::View { lag, armed: *armed };
+        let components = self.judge.components().len();
+        let members = strata::Members { parts: &self.parts, weights: *number, components };
+        let strata = strata::strata(block, view, splits, &mut self.units, members);
+        for (component, strata) in strata.iter().enumerate() {
+            self.judge.block(&judge::Block {
+                component,
+                lag,
+                ticks: self.stretch,
+                strata,
+                pods: self.pods,
+                warming: fed.warming,
+                ending: Ending::Open,
+            });
+        }
         match lag {
             Lag::Early => {
                 self.warm_ticks += if fed.warming { self.stretch } else { 0 };
@@ -371,32 +393,24 @@ impl EvidenceSnapshot {
             ticks: self.stretch,
             strata: &strata,
             pods: self.pods,
+            rungs: RUNGS,
             ending: Ending::Open,
         });
     }
 
-    fn hand_over_warm(&mut self, lag: Lag, strata: &[Stratum], warming: bool) {
-        self.judge.block(&judge::Block {
-            component: 0,
-            lag,
-            ticks: self.stretch,
-            strata,
-            pods: self.pods,
-            warming,
-            ending: Ending::Open,
-        });
-    }
-
-    fn hand_over(&mut self, lag: Lag, ticks: u32, strata: &[Stratum], ending: Ending) {
-        self.judge.block(&judge::Block {
-            component: 0,
-            lag,
-            ticks,
-            strata,
-            pods: self.pods,
-            warming: false,
-            ending,
-        });
+    /// Tells the judge that blocks of all components end.
+    fn tell_end(&mut self, lag: Lag, ending: Ending) {
+        for component in 0..self.judge.components().len() {
+            self.judge.block(&judge::Block {
+                component,
+                lag,
+                ticks: 0,
+                strata: &[],
+                pods: self.pods,
+                warming: false,
+                ending,
+            });
+        }
     }
 
     /// Tells the judge of the cuts that lie before a block.
@@ -408,7 +422,7 @@ impl EvidenceSnapshot {
         let told = self.told[block.bank].max(self.cuts_forgotten) - self.cuts_forgotten;
         for place in told as usize..=last {
             let ending = self.cuts[place].ending;
-            self.hand_over(*lag, 0, &[], ending);
+            self.tell_end(*lag, ending);
         }
         let all = self.cuts_forgotten + last as u64 + 1;
         self.told[block.bank] = self.told[block.bank].max(all);

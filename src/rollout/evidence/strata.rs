@@ -1,7 +1,7 @@
 //! From the cells of a block to the strata of the judge. What a sticky user has told before is
 //! left out here.
 
-use super::{Armed, Pair, Split, pairs};
+use super::{Armed, Pair, Split, pairs, parts::Parts};
 use crate::{
     judge::{ArmCounts, Coin, EDGES, Lag, Stratum},
     measure::{Bad, Block, Cell, Draw, Units},
@@ -10,34 +10,71 @@ use crate::{
 /// Places of the ages of failure in the table of units, behind the edges.
 const FAILED: [usize; 2] = [EDGES, EDGES + 1];
 
+/// Place of refusals in it.
+const REFUSED: usize = EDGES + 2;
+
 /// Shares closer than this are those of units that were never counted.
 const SAME_SHARE: f64 = 1e-6;
 
-/// The strata of a block for one lag.
+/// The strata of a block for one lag, by component: the service first, then as many others as
+/// there are. A unit that was counted counts for all components that its request belongs to.
 pub(super) fn strata(
     block: &Block,
-    lag: Lag,
-    armed: Armed,
+    view: View,
     splits: &[Split],
     units: &mut Units,
-) -> Vec<Stratum> {
-    let mut strata = Vec::new();
-    let view = View { lag, armed };
+    members: Members<'_>,
+) -> Vec<Vec<Stratum>> {
+    let mut all = vec![Vec::new(); members.components.max(1)];
     for Pair { stratum: number, keyed, arms } in pairs(block) {
         let Some(split) = splits.get(usize::from(number)).copied() else { continue };
+        let mut places: Vec<Shares> = (0..all.len()).map(|_| Shares::new(number, keyed)).collect();
+        // Every stratum has one with the share of the epoch, in which requests count.
+        let omega = split.omega();
+        for (arm, cells) in arms.iter().enumerate() {
+            for cell in cells {
+                for component in members.of(cell) {
+                    places[component].arm(omega, arm).started += cell.started;
+                }
+            }
+        }
         if keyed {
-            sticky(Place { number, split }, &arms, view, units, &mut strata);
-        } else {
-            let [baseline, canary] = arms.map(|cells| {
-                let mut sum = ArmCounts::default();
-                cells.into_iter().for_each(|cell| sum.merge(&counts(cell, view)));
-                sum
+            sticky(split, &arms, view, units, |cell, share, arm, change| {
+                for component in members.of(cell) {
+                    change(places[component].arm(share, arm));
+                }
             });
-            let coin = Coin::Drawn { share: split.omega() };
-            strata.push(Stratum { weights: u32::from(number), coin, canary, baseline });
+        } else {
+            for (arm, cells) in arms.iter().enumerate() {
+                for cell in cells {
+                    let counts = ArmCounts { started: 0, ..counts(cell, view) };
+                    for component in members.of(cell) {
+                        places[component].arm(omega, arm).merge(&counts);
+                    }
+                }
+            }
+        }
+        for (strata, mut place) in all.iter_mut().zip(places) {
+            strata.append(&mut place.strata);
         }
     }
-    strata
+    all
+}
+
+/// Which components a cell belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct Members<'p> {
+    pub(super) parts: &'p Parts,
+    /// Number of the weights of the block.
+    pub(super) weights: u32,
+    /// How many components there are.
+    pub(super) components: usize,
+}
+
+impl<'p> Members<'p> {
+    fn of(self, cell: &Cell) -> impl Iterator<Item = usize> + use<'p> {
+        self.parts.of(cell.part, self.weights).filter(move |it| *it < self.components)
+    }
 }
 
 /// The coin strata of a block: their split, and the requests of baseline and canary.
@@ -66,9 +103,9 @@ pub(super) fn sticky_bad(block: &Block) -> [ArmCounts; 2] {
 
 /// What is looked at.
 #[derive(Clone, Copy)]
-struct View {
-    lag: Lag,
-    armed: Armed,
+pub(super) struct View {
+    pub(super) lag: Lag,
+    pub(super) armed: Armed,
 }
 
 impl View {
@@ -102,82 +139,97 @@ fn counts(cell: &Cell, view: View) -> ArmCounts {
     if let Some(age) = view.age() {
         errors[age] = cell.failed.first().map_or(0, |bad| bad.count);
     }
-    ArmCounts::of_requests(cell.started, errors, 0, slow)
+    let refused = if view.lag == Lag::Early { cell.refused.count } else { 0 };
+    ArmCounts::of_requests(cell.started, errors, refused, slow)
 }
 
-#[derive(Clone, Copy)]
-struct Place {
-    number: u16,
-    split: Split,
-}
-
-/// Sticky strata: one of units that were never counted, which carries all requests, and one for
-/// each other probability.
+/// Counts the bad events of sticky strata: `count` is told the cell of an event, the probability
+/// that it is the canary's, its arm, and what to add.
 fn sticky(
-    place: Place,
+    split: Split,
     arms: &[Vec<&Cell>; 2],
     view: View,
     units: &mut Units,
-    strata: &mut Vec<Stratum>,
+    mut count: impl FnMut(&Cell, f64, usize, &dyn Fn(&mut ArmCounts)),
 ) {
-    let omega = place.split.omega();
-    let mut shares = Shares { number: place.number, strata: Vec::new() };
+    let omega = split.omega();
     for (arm, cells) in arms.iter().enumerate() {
-        shares.arm(omega, arm).started = cells.iter().map(|cell| cell.started).sum();
-    }
-    for (arm, cells) in arms.iter().enumerate() {
-        let draw = Draw::new(place.split.canary_bp, place.split.baseline_bp, arm == 1);
-        let mut count = |unit, definition| {
+        let draw = Draw::new(split.canary_bp, split.baseline_bp, arm == 1);
+        let mut share_of = |unit, definition| {
             let share = units.count(unit, definition, draw)?;
             Some(if (share - omega).abs() < SAME_SHARE { omega } else { share })
         };
         for (place, edge) in view.edges() {
-            for unit in cells.iter().filter_map(|cell| cell.slow.get(place)).flat_map(|b| &b.units)
-            {
-                let Some(share) = count(*unit, edge) else { continue };
-                let counts = shares.arm(share, arm);
-                counts.slow[edge] += 1;
-                if edge == 0 {
-                    // The first event of a unit at the lowest edge, with its depth.
-                    for (place, graded) in counts.graded.iter_mut().enumerate() {
-                        let bad = cells.iter().filter_map(|cell| cell.slow.get(place));
-                        *graded += u64::from(bad.into_iter().any(|bad| holds(bad, *unit)));
+            for cell in cells {
+                for unit in cell.slow.get(place).into_iter().flat_map(|bad| &bad.units) {
+                    let Some(share) = share_of(*unit, edge) else { continue };
+                    // The first event of a unit at the lowest edge comes with its depth.
+                    let depth = if edge == 0 { depth(cells, *unit) } else { [0; EDGES] };
+                    count(cell, share, arm, &|counts| {
+                        counts.slow[edge] += 1;
+                        for (graded, deep) in counts.graded.iter_mut().zip(depth) {
+                            *graded += deep;
+                        }
+                    });
+                }
+            }
+        }
+        if view.lag == Lag::Early {
+            for cell in cells {
+                for unit in &cell.refused.units {
+                    if let Some(share) = share_of(*unit, REFUSED) {
+                        count(cell, share, arm, &|counts| counts.refused += 1);
                     }
                 }
             }
         }
         if let Some(age) = view.age() {
-            let failed = cells.iter().filter_map(|cell| cell.failed.first());
-            for unit in failed.flat_map(|bad| &bad.units) {
-                if let Some(share) = count(*unit, FAILED[age]) {
-                    shares.arm(share, arm).errors[age] += 1;
+            for cell in cells {
+                for unit in cell.failed.first().into_iter().flat_map(|bad| &bad.units) {
+                    if let Some(share) = share_of(*unit, FAILED[age]) {
+                        count(cell, share, arm, &|counts| counts.errors[age] += 1);
+                    }
                 }
             }
         }
     }
-    strata.append(&mut shares.strata);
+}
+
+/// At which edges a unit is slow in any of the cells: one or none each.
+fn depth(cells: &[&Cell], unit: u64) -> [u64; EDGES] {
+    std::array::from_fn(|edge| {
+        let mut bad = cells.iter().filter_map(|cell| cell.slow.get(edge));
+        u64::from(bad.any(|bad| holds(bad, unit)))
+    })
 }
 
 fn holds(bad: &Bad, unit: u64) -> bool {
     bad.units.binary_search(&unit).is_ok()
 }
 
-/// The sticky strata of one place, by the probability that a bad event is the canary's.
+/// The strata of one place, by the probability that a bad event is the canary's.
 struct Shares {
     number: u16,
+    keyed: bool,
     strata: Vec<Stratum>,
 }
 
 impl Shares {
+    const fn new(number: u16, keyed: bool) -> Self {
+        Self { number, keyed, strata: Vec::new() }
+    }
+
     fn at(&mut self, share: f64) -> &mut Stratum {
         let same = |stratum: &Stratum| match stratum.coin {
-            Coin::Unit { share: other } => (other - share).abs() < SAME_SHARE,
-            Coin::Request | Coin::Drawn { .. } => false,
+            Coin::Unit { share: other } | Coin::Drawn { share: other } => {
+                (other - share).abs() < SAME_SHARE
+            }
+            Coin::Request => false,
         };
         let place = self.strata.iter().position(same).unwrap_or_else(|| {
             self.strata.push(Stratum {
                 weights: u32::from(self.number),
-                coin: Coin::Unit { share },
+                coin: if self.keyed { Coin::Unit { share } } else { Coin::Drawn { share } },
                 canary: ArmCounts::default(),
                 baseline: ArmCounts::default(),
             });

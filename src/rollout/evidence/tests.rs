@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    judge::{self, BreakerState, JudgeConfig},
+    judge::{self, BreakerState, JudgeConfig, Scope},
     measure::{Batch, Event, Head, Judging, Kind, OVERHEAD_BUCKETS, Outcome, RecorderId},
 };
 
@@ -53,6 +53,15 @@ impl Scene {
 
     /// A tick in which these requests arrive and end: arm, unit, outcome, latency.
     fn tick(&mut self, requests: impl IntoIterator<Item = (u32, u64, Outcome, u32)>) {
+        self.tick_refusing(requests, |_, _| false);
+    }
+
+    /// The same; `refused` is told the arm and the unit.
+    fn tick_refusing(
+        &mut self,
+        requests: impl IntoIterator<Item = (u32, u64, Outcome, u32)>,
+        refused: impl Fn(u32, u64) -> bool,
+    ) {
         let mut events = Vec::new();
         for (arm, unit, outcome, latency_us) in requests {
             let end = Kind::Ended { outcome, head: Head::Untold };
@@ -63,6 +72,7 @@ impl Scene {
                 event.unit = unit;
                 if kind != Kind::Assigned {
                     (event.age_us, event.first_byte_us) = (latency_us, latency_us);
+                    event = if refused(arm, unit) { event.of_refused() } else { event };
                 }
                 events.push(event);
             }
@@ -509,4 +519,174 @@ fn short_blocks_are_whole_ticks() {
         scene.tick((0..38).map(|_| (0, 0, Outcome::Ok, FAST_US)).chain(canary));
     }
     assert_eq!(scene.seen().verdict.level, judge::Level::Rollback);
+}
+
+/// Two routes and two cohorts: recorder `4 * route + 2 * cohort + arm`.
+fn shop() -> Scene {
+    let mut ledger = Ledger::new(1);
+    let mut sources = Vec::new();
+    for id in 0..8 {
+        let key = ledger.register(Judging::FirstByte, None);
+        ledger.bind(RecorderId(id), key);
+        let [route, cohort] = [id / 4, id / 2 % 2].map(|place| place as u16);
+        sources.push(Source { route, cohort, ..Source::plain(key, id % 2 == 1) });
+    }
+    let route = |name: &str| JudgedRoute { name: name.into(), timeout: Duration::from_secs(10) };
+    let judge = JudgeConfig { block_ticks: 10, ..JudgeConfig::default() };
+    let subject = Subject {
+        routes: vec![route("cart"), route("checkout")],
+        cohorts: vec!["default".into(), "ios-eu".into()],
+        ..Subject::plain(judge, Duration::from_secs(10), sources)
+    };
+    let mut scene = Scene::new(2_000);
+    scene.ledger = ledger;
+    scene.yardstick = Yardstick::new([&subject]);
+    let subject = subject.with_components(&scene.ledger);
+    scene.evidence = Evidence::new(subject, Tick(0), scene.epoch, split(2_000));
+    scene
+}
+
+/// Traffic of the shop: half of the requests each way, a fifth to the canary; `bad` says which
+/// of the canary's fail.
+fn visits(scene: &mut Scene, ticks: u32, bad: impl Fn(u32, u32, u32) -> bool) {
+    for _ in 0..ticks {
+        let tick = scene.tick;
+        scene.tick((0..80_u32).map(|place| {
+            let number = tick * 80 + place;
+            let (part, canary) = (place % 4, u32::from(place / 4 % 5 == 0));
+            let (route, cohort) = (part / 2, part % 2);
+            let failed = canary == 1 && bad(route, cohort, number / 4);
+            let outcome = if failed { Outcome::Failed } else { Outcome::Ok };
+            let slow = if is_slow(number) { SLOW_US } else { FAST_US };
+            (4 * route + 2 * cohort + canary, 0, outcome, slow)
+        }));
+    }
+}
+
+#[test]
+fn the_part_of_the_traffic_that_fails_is_named() {
+    let mut scene = shop();
+    visits(&mut scene, 100, |_, _, _| false);
+    visits(&mut scene, 300, |route, cohort, number| {
+        route == 1 && cohort == 1 && number.is_multiple_of(3)
+    });
+    assert_eq!(scene.seen().verdict.level, judge::Level::Rollback);
+    let judge = scene.evidence.judge();
+    assert_eq!(judge.components().len(), 5);
+    let name = |scope| judge.stands_out(scope).map(|component| component.name.clone());
+    assert_eq!(name(Scope::Route).as_deref(), Some("checkout"));
+    assert_eq!(name(Scope::Cohort).as_deref(), Some("ios-eu"));
+    let reason = judge.reason();
+    assert!(reason.contains("route checkout") && reason.contains("cohort ios-eu"), "{reason}");
+}
+
+#[test]
+fn where_all_parts_fail_none_is_named() {
+    let mut scene = shop();
+    visits(&mut scene, 100, |_, _, _| false);
+    visits(&mut scene, 300, |_, _, number| number.is_multiple_of(9));
+    let judge = scene.evidence.judge();
+    assert_eq!(judge.verdict().level, judge::Level::Rollback);
+    assert_eq!((judge.stands_out(Scope::Route), judge.stands_out(Scope::Cohort)), (None, None));
+}
+
+#[test]
+fn a_cohort_can_be_taken_away_alone() {
+    let mut scene = shop();
+    visits(&mut scene, 600, |_, _, _| false);
+    let mut condemned = Vec::new();
+    for _ in 0..400 {
+        visits(&mut scene, 1, |_, cohort, number| cohort == 1 && number.is_multiple_of(31));
+        let judge = scene.evidence.judge();
+        condemned = judge.condemned_cohorts().map(str::to_owned).collect();
+        if !condemned.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(condemned, ["ios-eu"], "{}", scene.evidence_ln());
+    let input = scene.evidence.set_aside(&"ios-eu".into()).unwrap();
+    scene.inputs.push(input);
+    assert!(scene.evidence.set_aside(&"ios-eu".into()).is_none());
+    assert_ne!(scene.seen().verdict.level, judge::Level::Rollback);
+    // What it did is on its way still, and says nothing of the rest.
+    visits(&mut scene, 20, |_, cohort, _| cohort == 1);
+    scene.epoch = scene.epoch.next();
+    let at = Tick(scene.tick);
+    scene.inputs.push(scene.evidence.reweigh(scene.epoch, at, split(2_000), Cut::Forced));
+    visits(&mut scene, 600, |_, _, _| false);
+    assert_ne!(scene.seen().verdict.level, judge::Level::Rollback);
+    // The rest is judged on, and whoever repeats it agrees.
+    visits(&mut scene, 300, |route, _, number| route == 0 && number.is_multiple_of(4));
+    assert_eq!(scene.seen().verdict.level, judge::Level::Rollback);
+    let subject = scene.evidence.subject().clone();
+    let mut again = Evidence::new(subject, Tick(0), Epoch::new(0), split(2_000));
+    scene.inputs.iter().for_each(|input| again.take(&reread(input)));
+    assert_eq!(written(&again), written(&scene.evidence));
+}
+
+#[test]
+fn a_route_that_comes_later_gets_evidence_of_its_own() {
+    let mut scene = shop();
+    visits(&mut scene, 50, |_, _, _| false);
+    let mut subject = scene.evidence.subject().clone();
+    let keys = [8, 9].map(|id| {
+        let key = scene.ledger.register(Judging::FirstByte, None);
+        scene.ledger.bind(RecorderId(id), key);
+        key
+    });
+    let timeout = Duration::from_secs(10);
+    subject.routes.push(JudgedRoute { name: "wishes".into(), timeout });
+    let of =
+        |is_canary| Source { route: 2, ..Source::plain(keys[usize::from(is_canary)], is_canary) };
+    subject.sources.extend([of(false), of(true)]);
+    scene.yardstick.measure([&subject]);
+    scene.evidence.reshape(subject);
+    for _ in 0..600 {
+        let wish = |place: u32| {
+            let canary = u32::from(place % 5 == 0);
+            let outcome = if canary == 1 { Outcome::Failed } else { Outcome::Ok };
+            (8 + canary, 0, outcome, FAST_US)
+        };
+        scene.tick((0..10).map(wish));
+    }
+    let name = scene.evidence.judge().stands_out(Scope::Route).map(|it| it.name.clone());
+    assert_eq!(name.as_deref(), Some("wishes"));
+}
+
+#[test]
+fn a_canary_that_refuses_more_is_found() {
+    for unit in [0, 1_000] {
+        let mut scene = Scene::new(500);
+        scene.healthy(100);
+        for tick in 0..600 {
+            let unit = |place: u64| if unit > 0 { unit + tick * 40 + place } else { 0 };
+            let requests =
+                (0..40).map(|place| (u32::from(place < 2), unit(place), Outcome::Ok, FAST_US));
+            scene.tick_refusing(requests, |arm, unit| arm == 1 && (tick + unit) % 2 == 0);
+        }
+        let seen = scene.seen();
+        assert_eq!(seen.verdict.level, judge::Level::Rollback);
+        assert_eq!(seen.verdict.lead.unwrap().definition, judge::Definition::Refused);
+        assert!(seen.excess_bad < 1.0, "a refusal is no failure");
+    }
+}
+
+#[test]
+fn how_much_slower_a_canary_is_is_told() {
+    let mut scene = Scene::new(2_000);
+    for tick in 0..3_000_u32 {
+        scene.tick((0..40).map(|place: u32| {
+            // Latencies spread evenly over their logarithm, from 10 ms to 160 ms.
+            let part =
+                f64::from((tick * 40 + place).wrapping_mul(0x9e37_79b1) >> 8) / f64::from(1 << 24);
+            let canary = place < 8;
+            let factor = if canary && tick > 600 { 1.7 } else { 1.0 };
+            (u32::from(canary), 0, Outcome::Ok, (10_000.0 * 16.0_f64.powf(part) * factor) as u32)
+        }));
+    }
+    let p99 = scene.evidence.judge().effect().latency[1];
+    assert_eq!(p99.at_least, Some(1.5), "{p99:?}");
+    assert!(p99.estimate.is_some_and(|it| (1.5..2.0).contains(&it)), "{p99:?}");
+    let reason = scene.evidence.judge().reason();
+    assert!(reason.contains("p99 slower by") && reason.contains("at least 50 %"), "{reason}");
 }

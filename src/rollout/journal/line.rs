@@ -67,10 +67,28 @@ struct Envelope<'a> {
     seq: Option<IgnoredAny>,
 }
 
-/// Takes a line apart; says what is wrong with it where that fails.
-pub(super) fn parse(line: &[u8]) -> Result<Parsed<'_>, String> {
-    let unknown = || "neither block, decision, snapshot nor gap".to_owned();
-    let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|it| it.to_string())?;
+/// Why a line cannot be taken apart.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    /// It is not whole, as after a crash.
+    Torn(String),
+    /// It is whole and means nothing to this version.
+    Strange(String),
+}
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        if error.is_data() {
+            Self::Strange(error.to_string())
+        } else {
+            Self::Torn(error.to_string())
+        }
+    }
+}
+
+/// Takes a line apart.
+pub(super) fn parse(line: &[u8]) -> Result<Parsed<'_>, Unreadable> {
+    let envelope: Envelope<'_> = serde_json::from_slice(line)?;
     match envelope {
         Envelope { block: Some(raw), .. } => Ok(Parsed::Block(raw)),
         Envelope {
@@ -84,10 +102,10 @@ pub(super) fn parse(line: &[u8]) -> Result<Parsed<'_>, String> {
             Ok(Parsed::Snapshot { raw, after, hash })
         }
         Envelope { gap: Some(lost), .. } => Ok(Parsed::Gap(lost)),
-        Envelope { seq: Some(_), .. } => {
-            serde_json::from_slice(line).map(Parsed::Bare).map_err(|error| error.to_string())
+        Envelope { seq: Some(_), .. } => Ok(Parsed::Bare(serde_json::from_slice(line)?)),
+        Envelope { .. } => {
+            Err(Unreadable::Strange("neither block, decision, snapshot nor gap".into()))
         }
-        Envelope { .. } => Err(unknown()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Decision, Line,
-    line::{self, Chained, GENESIS, Parsed},
+    line::{self, Chained, GENESIS, Parsed, Unreadable},
 };
 
 /// Why a journal cannot be read.
@@ -143,7 +143,7 @@ impl Chain {
             let place = Place { path: path.to_owned(), line: index + 1 };
             let parsed = match line.strip_suffix(b"\n") {
                 Some(line) => line::parse(line),
-                None => Err("no end of line".to_owned()),
+                None => Err(Unreadable::Torn("no end of line".to_owned())),
             };
             match parsed {
                 Ok(Parsed::Decision(chained)) if last && self.is_torn_before(&chained) => {
@@ -151,7 +151,8 @@ impl Chain {
                     break;
                 }
                 Ok(parsed) => lines.push((place.line, self.take(parsed, line, place)?)),
-                Err(problem) => {
+                Err(Unreadable::Strange(problem)) => return Err(broken(place, &problem)),
+                Err(Unreadable::Torn(problem)) => {
                     let here = Some((offset, lines.len()));
                     self.damage.get_or_insert(Damage { place: place.clone(), problem, here });
                     lines.push((place.line, Line::Damaged));

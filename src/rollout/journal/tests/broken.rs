@@ -144,3 +144,16 @@ fn no_byte_of_an_old_decision_can_change_unnoticed() {
         assert!(found.as_ref().is_err() || *found.as_ref().unwrap() == expected, "byte {at}");
     }
 }
+
+#[test]
+fn a_line_that_means_nothing_to_this_version_is_an_error_and_never_cut() {
+    let state_dir = tempfile::tempdir().unwrap();
+    for strange in ["{}", "{\"seq\":5,\"weight_bp\":1}", "{\"gap\":\"x\"}"] {
+        let mut text = sample(state_dir.path());
+        text.extend(strange.as_bytes());
+        text.push(b'\n');
+        fs::write(file(state_dir.path()), &text).unwrap();
+        assert_eq!(refusal(state_dir.path()).0, 6, "{strange}");
+        assert_eq!(fs::read(file(state_dir.path())).unwrap(), text, "nothing was changed");
+    }
+}
