@@ -55,6 +55,6 @@ mod tests {
             pause: Some(Pause { every: 300.0, length: 1.0 }),
             ..still
         };
-        assert!(rolled_back(&stalling) >= 20);
+        assert!(rolled_back(&stalling) >= 6);
     }
 }

@@ -133,6 +133,7 @@ impl<'a> Requests<'a> {
         let start_us = u64::from(self.tick) * 100_000;
         self.tick += 1;
         let conditions = self.weather.next_tick();
+        let repeated = self.repeats.later.pop_front().unwrap_or_default();
         for stalls in &mut self.answers.stalls {
             stalls.advance(from, from + TICK);
         }
@@ -155,8 +156,7 @@ impl<'a> Requests<'a> {
             self.repeats.note(&request, self.scenario.retries, self.tick);
             requests.push(request);
         }
-        for Repeat { user, arrival_us, left } in self.repeats.later.pop_front().unwrap_or_default()
-        {
+        for Repeat { user, arrival_us, left } in repeated {
             let canary = is_canary(user, self.repeats.random.random());
             let asked = Asked { user, canary, arrival_us };
             let request = self.answers.answer(asked, &conditions, &mut self.repeats.random);
