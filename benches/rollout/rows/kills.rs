@@ -69,11 +69,8 @@ pub(super) async fn fifty(run: Run) -> Result<Findings, Trouble> {
             ));
         }
     }
-    let gone = scene.until("rollback", Duration::from_secs(30), |look| {
-        (look.of("v2")?.phase == "rolled_back").then_some(())
-    });
     let onset = scene.canary().first_worse().or(switched).ok_or("the canary was never bad")?;
-    let gone = gone.await.and_then(|()| rolled_back(&scene, onset));
+    let gone = rolled_back(&scene, onset);
     let first = |found: Vec<String>| {
         found.first().map_or(Ok(Found::Holds), |it| Err(format!("{} kills, {it}", found.len())))
     };
@@ -83,10 +80,12 @@ pub(super) async fn fifty(run: Run) -> Result<Findings, Trouble> {
     })
 }
 
+/// How long after the onset it was rolled back; lives are too short for evidence that begins anew.
 fn rolled_back(scene: &Scene, onset: Instant) -> Result<Found, Trouble> {
+    let rollout = scene.rollout()?;
     let changes = scene.watch.changes(onset);
     let gone = changes.iter().find(|it| it.phase == "rolled_back");
-    let gone = gone.ok_or("it was rolled back before it was bad")?;
+    let gone = gone.ok_or_else(|| format!("still {}: {}", rollout.phase, rollout.reason))?;
     Ok(Found::After(gone.at.saturating_duration_since(onset).as_secs_f64()))
 }
 
