@@ -61,6 +61,7 @@ fn trials(judge: &mut Judge) {
             baseline: counts(475, 47),
         }],
         pods: Some(Pods { canary: 1, baseline: 10 }),
+        rungs: haldane::judge::ALL_RUNGS,
         ending: Ending::Open,
     });
 }

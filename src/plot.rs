@@ -164,6 +164,7 @@ pub fn time_step(seconds: f64) -> f64 {
 pub fn time(seconds: f64) -> String {
     match seconds {
         ..120.0 => format!("{seconds:.0} s"),
+        ..10_800.0 if seconds % 60.0 > 0.0 => format!("{:.1} min", seconds / 60.0),
         ..10_800.0 => format!("{:.0} min", seconds / 60.0),
         ..259_200.0 => format!("{:.0} h", seconds / 3600.0),
         _ => format!("{:.0} d", seconds / 86_400.0),

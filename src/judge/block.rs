@@ -165,6 +165,12 @@ pub const SHIFTS: [f64; SHIFT_COUNT] = [0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5
 /// Number of shifts.
 pub const SHIFT_COUNT: usize = 11;
 
+/// Which of [`SHIFTS`] were counted, a bit each, for p90 and p99. Where any is, 1.0 is.
+pub type Rungs = [u16; 2];
+
+/// All of them.
+pub const ALL_RUNGS: Rungs = [(1 << SHIFT_COUNT) - 1; 2];
+
 /// Quantiles of the baseline at which a promotion is proved (the third is that of the objective,
 /// where one is set).
 pub const PROOF_QUANTILES: [f64; 2] = [0.9, 0.99];
@@ -207,6 +213,8 @@ pub struct Trials<'a> {
     pub strata: &'a [TrialStratum],
     /// Pods taking traffic; `None` where they are unknown.
     pub pods: Option<Pods>,
+    /// The shifts that `shifted` holds counts of; the others are not looked at.
+    pub rungs: Rungs,
     /// What happened at its end: [`Ending::Reacted`] drops it.
     pub ending: Ending,
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ending, SHIFT_COUNT, SHIFTS, Trials, bets,
+    Ending, Rungs, SHIFT_COUNT, SHIFTS, Trials, bets,
     promotion::{NonInferiority, assigned, tally, tally_of},
     thinning::{Tally, Thinning},
     wealth::Wealth,
@@ -93,6 +93,8 @@ struct Recent {
     baseline_failed: f64,
     canary_slower: [[f64; SHIFT_COUNT]; 2],
     baseline_slower: [f64; 2],
+    /// The shifts that are counted.
+    rungs: Rungs,
 }
 
 impl Ladders {
@@ -113,7 +115,8 @@ impl Ladders {
             return;
         }
         for (shift, rungs) in self.latency.iter_mut().enumerate() {
-            for (quantile, rung) in rungs.iter_mut().enumerate() {
+            let counted = |quantile: usize| trials.rungs[quantile] & 1 << shift != 0;
+            for (quantile, rung) in rungs.iter_mut().enumerate().filter(|(q, _)| counted(*q)) {
                 rung.update(thinning, 0.0, |i| {
                     let stratum = &trials.strata[i];
                     let baseline = stratum.baseline.shifted[quantile][UNSHIFTED];
@@ -156,6 +159,7 @@ impl Recent {
         let total = |count: &dyn Fn(&super::TrialStratum) -> u64| {
             trials.strata.iter().map(count).fold(0_u64, u64::saturating_add)
         };
+        self.rungs = trials.rungs;
         fade(&mut self.canary, total(&|s| s.canary.started));
         fade(&mut self.baseline, total(&|s| s.baseline.started));
         fade(&mut self.canary_failed, total(&|s| s.canary.failed));
@@ -173,23 +177,30 @@ impl Recent {
     /// The shift at which the canary is beyond its deadline as often as the baseline beyond its
     /// own, between the rungs by the logarithm of both.
     fn latency(&self, quantile: usize) -> Option<f64> {
-        if self.baseline_slower[quantile] < 10.0 || self.canary_slower[quantile][0] < 10.0 {
+        let counted = || (0..SHIFT_COUNT).filter(|shift| self.rungs[quantile] & 1 << shift != 0);
+        let first = counted().next()?;
+        if self.baseline_slower[quantile] < 10.0 || self.canary_slower[quantile][first] < 10.0 {
             return None;
         }
         let wanted = self.baseline_slower[quantile] / self.baseline;
         let share = |shift: usize| {
             (self.canary_slower[quantile][shift].max(0.5) / self.canary.max(1.0)).ln()
         };
-        if share(0) < wanted.ln() {
-            return Some(SHIFTS[0]);
+        if share(first) < wanted.ln() {
+            return Some(SHIFTS[first]);
         }
-        let after = (1..SHIFT_COUNT).find(|shift| share(*shift) <= wanted.ln());
+        let mut before = first;
+        let after = counted().skip(1).find(|shift| {
+            let found = share(*shift) <= wanted.ln();
+            before = if found { before } else { *shift };
+            found
+        });
         let Some(after) = after else {
-            return Some(SHIFTS[SHIFT_COUNT - 1]);
+            return Some(SHIFTS[before]);
         };
-        let (high, low) = (share(after - 1), share(after));
+        let (high, low) = (share(before), share(after));
         let part = if high > low { (high - wanted.ln()) / (high - low) } else { 0.5 };
-        let (from, to) = (SHIFTS[after - 1].ln(), SHIFTS[after].ln());
+        let (from, to) = (SHIFTS[before].ln(), SHIFTS[after].ln());
         Some((from + part * (to - from)).exp())
     }
 

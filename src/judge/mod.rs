@@ -25,8 +25,8 @@ mod verdict;
 mod wealth;
 
 pub use block::{
-    ArmCounts, Block, Coin, EDGES, Ending, Lag, PROOF_QUANTILES, Pods, QUANTILES, SHIFT_COUNT,
-    SHIFTS, Stratum, TICK_SECONDS, TrialCounts, TrialStratum, Trials,
+    ALL_RUNGS, ArmCounts, Block, Coin, EDGES, Ending, Lag, PROOF_QUANTILES, Pods, QUANTILES, Rungs,
+    SHIFT_COUNT, SHIFTS, Stratum, TICK_SECONDS, TrialCounts, TrialStratum, Trials,
 };
 pub use breaker::{Breaker, BreakerState, BreakerTick, Ended};
 pub use calibrate::{BLOCK_SECONDS, Calibration, Placebo};

@@ -228,6 +228,7 @@ fn a_healthy_canary_is_proved_and_its_effect_bounded() {
             ticks: 10,
             strata: &[TrialStratum { coin: Coin::Drawn { share: 0.5 }, canary, baseline }],
             pods: None,
+            rungs: ALL_RUNGS,
             ending: Ending::Open,
         });
         seconds += 1;
@@ -267,6 +268,7 @@ fn a_slower_canary_is_sized() {
             ticks: 10,
             strata: &[TrialStratum { coin: Coin::Drawn { share: 0.5 }, canary, baseline }],
             pods: None,
+            rungs: ALL_RUNGS,
             ending: Ending::Open,
         });
     }
@@ -393,6 +395,7 @@ proptest! {
                 ticks: 10,
                 strata: &[TrialStratum { coin, canary: counts(a, b), baseline: counts(c, d) }],
                 pods,
+                rungs: ALL_RUNGS,
                 ending: Ending::Open,
             });
             prop_assert!(judge.proofs().all(|(_, ln)| ln.is_finite()));

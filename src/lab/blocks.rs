@@ -151,6 +151,7 @@ fn play_from(setting: &Setting, mut dice: Dice, mut calibration: Option<Calibrat
                 ticks: 10,
                 strata: &[counts.trials],
                 pods: setting.known_pods(),
+                rungs: crate::judge::ALL_RUNGS,
                 ending: Ending::Open,
             });
             if judge.promotion().proved {

@@ -33,6 +33,8 @@ pub struct Bank {
     pub slow: Vec<usize>,
     /// Ages of failure, as places in the recorders' two ages.
     pub failed: Vec<usize>,
+    /// Whether refusals by the first age are counted.
+    pub refused: bool,
 }
 
 /// Why a run of blocks ends.
@@ -93,6 +95,9 @@ pub struct Cell {
     /// Of these, by the bank's ages of failure.
     #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<Bad>,
+    /// Of these, those refused, where the bank counts them.
+    #[serde(rename = "r", default, skip_serializing_if = "is_default")]
+    pub refused: Bad,
     /// Of these, those known to hang by the last deadline.
     #[serde(rename = "h", default, skip_serializing_if = "is_default")]
     pub hung: u64,
@@ -282,7 +287,9 @@ fn is_final(ledger: &Ledger, members: &[Member], bank: &Bank, tick: Tick) -> boo
             return true;
         }
         let slow = bank.slow.iter().filter_map(|definition| deadlines.of(*definition));
-        let failed = bank.failed.iter().map(|age| deadlines.failed_by_us()[*age]);
+        let first = bank.refused.then_some(0);
+        let ages = bank.failed.iter().copied().chain(first);
+        let failed = ages.map(|age| deadlines.failed_by_us()[age]);
         let lag_us = slow.chain(failed).max().unwrap_or(0);
         past > Duration::from_micros(u64::from(lag_us))
     })
@@ -407,6 +414,10 @@ impl Block {
             bad.count += u64::from(slot.slow(*definition));
             bad.units.extend(slot.slow_units(*definition));
         }
+        if bank.refused {
+            cell.refused.count += u64::from(slot.refused());
+            cell.refused.units.extend(slot.refused_units());
+        }
         for (bad, age) in cell.failed.iter_mut().zip(&bank.failed) {
             bad.count += u64::from(slot.failed()[*age]);
             bad.units.extend(slot.failed_units(*age));
@@ -416,9 +427,10 @@ impl Block {
     /// Names every unit once, and puts the cells in order.
     fn finish(&mut self) {
         self.cells.sort_by_key(|cell| (cell.stratum, cell.keyed, cell.part, cell.arm));
-        for bad in
-            self.cells.iter_mut().flat_map(|cell| cell.slow.iter_mut().chain(&mut cell.failed))
-        {
+        let lists = self.cells.iter_mut().flat_map(|cell| {
+            cell.slow.iter_mut().chain(&mut cell.failed).chain([&mut cell.refused])
+        });
+        for bad in lists {
             bad.units.sort_unstable();
             bad.units.dedup();
         }

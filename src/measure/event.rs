@@ -156,6 +156,7 @@ pub struct Event {
 }
 
 const EXCLUDED: u8 = 0x80;
+const REFUSED: u8 = 0x40;
 const HEAD_SHIFT: u8 = 4;
 
 impl Event {
@@ -217,6 +218,19 @@ impl Event {
         }
     }
 
+    /// The same for a request that was refused: answered with a 4xx that is no failure.
+    #[must_use]
+    pub const fn of_refused(mut self) -> Self {
+        self.stamp |= REFUSED as u32;
+        self
+    }
+
+    /// Whether the request was refused.
+    #[must_use]
+    pub const fn refused(&self) -> bool {
+        self.stamp & REFUSED as u32 != 0
+    }
+
     /// Whether the request is left out of the evidence.
     #[must_use]
     pub const fn excluded(&self) -> bool {
@@ -248,6 +262,11 @@ mod tests {
                 assert_eq!(event.kind(), kind);
                 assert_eq!(event.excluded(), excluded);
                 assert_eq!(event.epoch(), Epoch::new(0x00ab_cdef));
+                assert!(!event.refused());
+                let refused = event.of_refused();
+                assert!(refused.refused());
+                assert_eq!((refused.kind(), refused.excluded()), (kind, excluded));
+                assert_eq!(refused.epoch(), event.epoch());
             }
         }
     }

@@ -13,7 +13,7 @@ pub enum Judging {
     Total,
 }
 
-/// At most two facts of one event: what became of the request, and that it failed.
+/// At most two facts of one event: what became of the request, and that it failed or was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) what: Option<Fact>,
@@ -38,7 +38,9 @@ pub(super) fn facts(event: &Event, judging: Judging) -> Facts {
         (Kind::Answered { .. }, Judging::Total) => Facts::NONE,
         (Kind::Answered { failed }, Judging::FirstByte) => Facts {
             what: Some(Fact::Done(first_byte_us)),
-            failed: failed.then_some(Fact::Failed(first_byte_us)),
+            failed: failed
+                .then_some(Fact::Failed(first_byte_us))
+                .or(event.refused().then_some(Fact::Refused(first_byte_us))),
         },
         (Kind::Ended { outcome, head: Head::Good }, Judging::FirstByte) => match outcome {
             // The head was good and the body broke or stalled: the arm is to blame.
@@ -49,16 +51,21 @@ pub(super) fn facts(event: &Event, judging: Judging) -> Facts {
         },
         (Kind::Ended { head: Head::Failed, .. }, Judging::FirstByte) => Facts::NONE,
         (Kind::Ended { outcome, head: Head::Untold }, Judging::FirstByte) => {
-            end(outcome, first_byte_us, age_us)
+            end(outcome, event.refused(), first_byte_us, age_us)
         }
-        (Kind::Ended { outcome, .. }, Judging::Total) => end(outcome, age_us, age_us),
+        (Kind::Ended { outcome, .. }, Judging::Total) => {
+            end(outcome, event.refused(), age_us, age_us)
+        }
     }
 }
 
 #[inline]
-fn end(outcome: Outcome, latency_us: u32, age_us: u32) -> Facts {
+fn end(outcome: Outcome, refused: bool, latency_us: u32, age_us: u32) -> Facts {
     match outcome {
-        Outcome::Ok => Facts::one(Fact::Done(latency_us)),
+        Outcome::Ok => Facts {
+            what: Some(Fact::Done(latency_us)),
+            failed: refused.then_some(Fact::Refused(latency_us)),
+        },
         Outcome::Failed => {
             Facts { what: Some(Fact::Done(latency_us)), failed: Some(Fact::Failed(age_us)) }
         }
@@ -98,6 +105,22 @@ mod tests {
             [Some(Fact::Done(150_000)), None],
         );
         check(ended(Outcome::Ok, Head::Untold), Judging::Total, [Some(Fact::Done(650_000)), None]);
+    }
+
+    #[test]
+    fn a_refusal_counts_once_and_is_no_failure() {
+        let refused = |kind: Kind, judging| {
+            let mut event = Event::new(kind, Epoch::new(1), false).of_refused();
+            (event.first_byte_us, event.age_us) = (400_000, 900_000);
+            facts(&event, judging).failed
+        };
+        let answered = Kind::Answered { failed: false };
+        let [first, last] = [Fact::Refused(400_000), Fact::Refused(900_000)];
+        assert_eq!(refused(answered, Judging::FirstByte), Some(first));
+        assert_eq!(refused(ended(Outcome::Ok, Head::Good), Judging::FirstByte), None);
+        assert_eq!(refused(ended(Outcome::Ok, Head::Untold), Judging::FirstByte), Some(first));
+        assert_eq!(refused(answered, Judging::Total), None);
+        assert_eq!(refused(ended(Outcome::Ok, Head::Good), Judging::Total), Some(last));
     }
 
     #[test]

@@ -28,6 +28,8 @@ struct Slot {
     aborted_late: u16,
     hung: u16,
     failed: [u16; 2],
+    /// Refused by the first age of failure.
+    refused: u16,
     /// By the place of the first deadline that was kept.
     done: [u16; MAX_DEADLINES],
     /// Number of the set of deadlines in force, modulo 256.
@@ -43,21 +45,27 @@ struct SlotUnits {
     late: Vec<(u64, u32)>,
     /// Failed: unit and age.
     failed: Vec<(u64, u32)>,
+    /// Refused by the first age of failure.
+    refused: Vec<u64>,
 }
 
 impl SlotUnits {
     fn room(&self) -> usize {
-        self.outstanding.room() + self.late.capacity() + self.failed.capacity()
+        self.outstanding.room()
+            + self.late.capacity()
+            + self.failed.capacity()
+            + self.refused.capacity()
     }
 
     fn clear(&mut self) {
         self.outstanding.clear();
         self.late.clear();
         self.failed.clear();
+        self.refused.clear();
     }
 
     fn len(&self) -> usize {
-        self.outstanding.len() + self.late.len() + self.failed.len()
+        self.outstanding.len() + self.late.len() + self.failed.len() + self.refused.len()
     }
 }
 
@@ -148,6 +156,8 @@ pub(super) enum Fact {
     Done(u32),
     /// Failed; comes beside `Done`.
     Failed(u32),
+    /// Refused; comes beside `Done`.
+    Refused(u32),
     Hung(u32),
     /// Given up by the client or refused by the proxy.
     GivenUp(u32),
@@ -342,6 +352,7 @@ impl Slot {
             aborted_late: 0,
             hung: 0,
             failed: [0; 2],
+            refused: 0,
             done: [0; MAX_DEADLINES],
             set,
             void: false,
@@ -370,6 +381,14 @@ impl Slot {
                 }
                 if let Some(units) = &mut self.units {
                     fits &= units.push(unit, age_us, budget, List::Failed);
+                }
+            }
+            Fact::Refused(age_us) => {
+                if age_us <= deadlines.failed_by_us()[0] {
+                    fits &= bump(&mut self.refused);
+                    if let Some(units) = &mut self.units {
+                        fits &= units.push(unit, age_us, budget, List::Refused);
+                    }
                 }
             }
             Fact::Hung(age_us) => {
@@ -406,6 +425,7 @@ impl Slot {
 enum List {
     Late,
     Failed,
+    Refused,
 }
 
 impl SlotUnits {
@@ -425,6 +445,7 @@ impl SlotUnits {
             match list {
                 List::Late => self.late.push((unit, age_us)),
                 List::Failed => self.failed.push((unit, age_us)),
+                List::Refused => self.refused.push(unit),
             }
         }
         room
@@ -519,6 +540,17 @@ impl SlotView<'_> {
     #[must_use]
     pub fn failed(&self) -> [u32; 2] {
         self.slot.failed.map(u32::from)
+    }
+
+    /// Requests refused by the first age of failure.
+    #[must_use]
+    pub fn refused(&self) -> u32 {
+        u32::from(self.slot.refused)
+    }
+
+    /// Their units; a unit may come more than once.
+    pub fn refused_units(&self) -> impl Iterator<Item = u64> {
+        self.slot.units.iter().flat_map(|units| units.refused.iter().copied())
     }
 
     /// The units of the requests that are slow by a definition; a unit may come more than once.

@@ -248,7 +248,11 @@ pub(super) fn answer(
     let (mut parts, body) = exchange.response.into_parts();
     let grpc = GrpcFailures::of(&route.failed_when, &parts.headers);
     if let Some(observation) = &mut observation {
-        observation.head(has_failed(route, parts.status, &parts.headers));
+        let failed = has_failed(route, parts.status, &parts.headers);
+        observation.head(failed);
+        if !failed && parts.status.is_client_error() {
+            observation.refuse();
+        }
     }
     parts.version = http::Version::HTTP_11;
     headers::strip_hop_by_hop(&mut parts.headers);

@@ -117,6 +117,7 @@ pub(super) struct Observation {
     wait: Duration,
     first_byte: Option<Duration>,
     failed: bool,
+    refused: bool,
     told: Head,
     finished: bool,
 }
@@ -130,6 +131,7 @@ impl Observation {
             wait: Duration::ZERO,
             first_byte: None,
             failed: false,
+            refused: false,
             told: Head::Untold,
             finished: false,
         };
@@ -160,6 +162,11 @@ impl Observation {
     pub(super) fn head(&mut self, failed: bool) {
         self.first_byte = Some(self.buffer.clock.now());
         self.failed = failed;
+    }
+
+    /// The head of the answer refuses the request, and that is no failure.
+    pub(super) fn refuse(&mut self) {
+        self.refused = true;
     }
 
     /// The answer goes on beyond its first piece of body.
@@ -201,6 +208,9 @@ impl Observation {
             .first_byte
             .map_or(age_us, |first_byte| micros(first_byte.saturating_sub(self.request.arrived)));
         let mut event = Event::new(kind, self.request.epoch, self.request.excluded);
+        if self.refused && kind != Kind::Assigned {
+            event = event.of_refused();
+        }
         event.unit = self.request.unit;
         event.recorder = self.request.recorder;
         event.arrival = Tick::at(self.request.arrived);

@@ -356,6 +356,7 @@ impl Control {
         let plan = rollout.state.plan.as_deref()?;
         let judged = rollout.state.is_judged() || self.asking.is_draining(&rollout.service);
         (rollout.run > 0 && judged).then(|| About {
+            ledger: &self.ledger,
             routes: &self.routes,
             cells: self.layout.current(),
             service: at.service,

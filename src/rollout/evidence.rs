@@ -397,11 +397,12 @@ fn members(subject: &Subject, state: &EvidenceSnapshot) -> (Vec<Member>, Vec<Par
 }
 
 fn banks() -> Vec<Bank> {
+    let trials = MARGIN.into_iter().chain(yardstick::shifts()).collect();
     vec![
-        Bank { slow: Vec::new(), failed: vec![0] },
-        Bank { slow: vec![0, 1, 2, 3], failed: vec![0] },
-        Bank { slow: vec![4], failed: vec![1] },
-        Bank { slow: MARGIN.to_vec(), failed: vec![1] },
+        Bank { slow: Vec::new(), failed: vec![0], refused: true },
+        Bank { slow: vec![0, 1, 2, 3], failed: vec![0], refused: false },
+        Bank { slow: vec![4], failed: vec![1], refused: false },
+        Bank { slow: trials, failed: vec![1], refused: false },
     ]
 }
 

@@ -55,6 +55,7 @@ pub(super) struct Hearing {
 
 /// What one hearing is about.
 pub(super) struct About<'a> {
+    pub(super) ledger: &'a Ledger,
     pub(super) routes: &'a RouteTable,
     pub(super) cells: &'a [Cell],
     /// Index of the service, and of the canary among its canaries.
@@ -188,7 +189,7 @@ impl Hearings {
     ) {
         let Members { sources, caps, cohorts } = about.sources();
         let splits = splits(&caps, weights_bp, about.canary);
-        let mut subject = about.subject(&sources, cohorts);
+        let mut subject = about.subject(&sources, cohorts).with_components(about.ledger);
         // A rollout that was under way, and whose records are lost.
         subject.units_lost = past.is_none() && about.rollout.is_under_way();
         let beginning = about.beginning(&subject, now, &splits);

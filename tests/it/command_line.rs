@@ -18,18 +18,18 @@ fn haldane(arguments: &[&str]) -> Command {
 }
 
 /// Runs the binary to its end, without keeping the test's own upstreams from answering.
-async fn run(arguments: &[&str]) -> Output {
+pub(crate) async fn run(arguments: &[&str]) -> Output {
     let mut command = haldane(arguments);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-async fn run_at(admin: &Haldane, arguments: &[&str]) -> Output {
+pub(crate) async fn run_at(admin: &Haldane, arguments: &[&str]) -> Output {
     let url = format!("http://{}", admin.admin);
     run(&[&["--admin", &url], arguments].concat()).await
 }
 
 #[track_caller]
-fn check(output: &Output, code: i32, said: &str) {
+pub(crate) fn check(output: &Output, code: i32, said: &str) {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{error}");
     assert!(error.contains(said), "{said:?} is not in {error}");

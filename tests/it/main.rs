@@ -10,6 +10,7 @@ mod command_line;
 mod events;
 mod forward;
 mod harness;
+mod journal;
 mod operate;
 mod plane;
 mod refuse;

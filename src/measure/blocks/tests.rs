@@ -25,7 +25,7 @@ impl Scene {
             ledger.set_deadlines(key, Tick(0), Deadlines::new(&[50_000], [100_000; 2], 0));
             members.push(Member { key, arm, stratum: 0, part: 0 });
         }
-        let bank = Bank { slow: vec![0], failed: vec![0] };
+        let bank = Bank { slow: vec![0], failed: vec![0], refused: false };
         let mut builder = BlockBuilder::new(vec![bank], Tick(0), Epoch::new(1), length);
         builder.set_members(members);
         Self { ledger, builder, events: Vec::new() }

@@ -12,6 +12,7 @@ use super::{
     parts::Parts,
     strata, stretch,
     trials::SeenUnits,
+    yardstick::RUNGS,
 };
 use crate::{
     judge::{self, ArmCounts, Ending, Judge, Lag, Pods},
@@ -392,6 +393,7 @@ impl EvidenceSnapshot {
             ticks: self.stretch,
             strata: &strata,
             pods: self.pods,
+            rungs: RUNGS,
             ending: Ending::Open,
         });
     }

@@ -10,6 +10,9 @@ use crate::{
 /// Places of the ages of failure in the table of units, behind the edges.
 const FAILED: [usize; 2] = [EDGES, EDGES + 1];
 
+/// Place of refusals in it.
+const REFUSED: usize = EDGES + 2;
+
 /// Shares closer than this are those of units that were never counted.
 const SAME_SHARE: f64 = 1e-6;
 
@@ -136,7 +139,8 @@ fn counts(cell: &Cell, view: View) -> ArmCounts {
     if let Some(age) = view.age() {
         errors[age] = cell.failed.first().map_or(0, |bad| bad.count);
     }
-    ArmCounts::of_requests(cell.started, errors, 0, slow)
+    let refused = if view.lag == Lag::Early { cell.refused.count } else { 0 };
+    ArmCounts::of_requests(cell.started, errors, refused, slow)
 }
 
 /// Counts the bad events of sticky strata: `count` is told the cell of an event, the probability
@@ -167,6 +171,15 @@ fn sticky(
                             *graded += deep;
                         }
                     });
+                }
+            }
+        }
+        if view.lag == Lag::Early {
+            for cell in cells {
+                for unit in &cell.refused.units {
+                    if let Some(share) = share_of(*unit, REFUSED) {
+                        count(cell, share, arm, &|counts| counts.refused += 1);
+                    }
                 }
             }
         }

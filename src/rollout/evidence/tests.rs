@@ -53,6 +53,15 @@ impl Scene {
 
     /// A tick in which these requests arrive and end: arm, unit, outcome, latency.
     fn tick(&mut self, requests: impl IntoIterator<Item = (u32, u64, Outcome, u32)>) {
+        self.tick_refusing(requests, |_, _| false);
+    }
+
+    /// The same; `refused` is told the arm and the unit.
+    fn tick_refusing(
+        &mut self,
+        requests: impl IntoIterator<Item = (u32, u64, Outcome, u32)>,
+        refused: impl Fn(u32, u64) -> bool,
+    ) {
         let mut events = Vec::new();
         for (arm, unit, outcome, latency_us) in requests {
             let end = Kind::Ended { outcome, head: Head::Untold };
@@ -63,6 +72,7 @@ impl Scene {
                 event.unit = unit;
                 if kind != Kind::Assigned {
                     (event.age_us, event.first_byte_us) = (latency_us, latency_us);
+                    event = if refused(arm, unit) { event.of_refused() } else { event };
                 }
                 events.push(event);
             }
@@ -641,4 +651,42 @@ fn a_route_that_comes_later_gets_evidence_of_its_own() {
     }
     let name = scene.evidence.judge().stands_out(Scope::Route).map(|it| it.name.clone());
     assert_eq!(name.as_deref(), Some("wishes"));
+}
+
+#[test]
+fn a_canary_that_refuses_more_is_found() {
+    for unit in [0, 1_000] {
+        let mut scene = Scene::new(500);
+        scene.healthy(100);
+        for tick in 0..600 {
+            let unit = |place: u64| if unit > 0 { unit + tick * 40 + place } else { 0 };
+            let requests =
+                (0..40).map(|place| (u32::from(place < 2), unit(place), Outcome::Ok, FAST_US));
+            scene.tick_refusing(requests, |arm, unit| arm == 1 && (tick + unit) % 2 == 0);
+        }
+        let seen = scene.seen();
+        assert_eq!(seen.verdict.level, judge::Level::Rollback);
+        assert_eq!(seen.verdict.lead.unwrap().definition, judge::Definition::Refused);
+        assert!(seen.excess_bad < 1.0, "a refusal is no failure");
+    }
+}
+
+#[test]
+fn how_much_slower_a_canary_is_is_told() {
+    let mut scene = Scene::new(2_000);
+    for tick in 0..3_000_u32 {
+        scene.tick((0..40).map(|place: u32| {
+            // Latencies spread evenly over their logarithm, from 10 ms to 160 ms.
+            let part =
+                f64::from((tick * 40 + place).wrapping_mul(0x9e37_79b1) >> 8) / f64::from(1 << 24);
+            let canary = place < 8;
+            let factor = if canary && tick > 600 { 1.7 } else { 1.0 };
+            (u32::from(canary), 0, Outcome::Ok, (10_000.0 * 16.0_f64.powf(part) * factor) as u32)
+        }));
+    }
+    let p99 = scene.evidence.judge().effect().latency[1];
+    assert_eq!(p99.at_least, Some(1.5), "{p99:?}");
+    assert!(p99.estimate.is_some_and(|it| (1.5..2.0).contains(&it)), "{p99:?}");
+    let reason = scene.evidence.judge().reason();
+    assert!(reason.contains("p99 slower by") && reason.contains("at least 50 %"), "{reason}");
 }

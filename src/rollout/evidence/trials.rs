@@ -5,9 +5,12 @@ use std::collections::{HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Newcomers, Pair, Split, pairs};
+use super::{
+    Newcomers, Pair, Split, pairs,
+    yardstick::{MARGIN, SHIFTED},
+};
 use crate::{
-    judge::{Coin, TrialCounts, TrialStratum},
+    judge::{Coin, SHIFT_COUNT, TrialCounts, TrialStratum},
     measure::{Bad, Block, Cell, MAX_UNITS, Tick},
 };
 
@@ -181,7 +184,7 @@ fn of_requests(cells: &[&Cell]) -> TrialCounts {
         started: cells.iter().map(|cell| cell.started).sum(),
         failed: failed.map(|bad| bad.count).sum(),
         beyond_margin: [slow(0), slow(1), 0],
-        ..TrialCounts::default()
+        shifted: shifted(|place| slow(place)),
     }
 }
 
@@ -191,19 +194,28 @@ fn of_units(cells: &[&Cell], newcomers: &[(u64, Arm)], arm: Arm) -> TrialCounts 
         let place = newcomers.binary_search_by_key(unit, |(unit, _)| *unit);
         place.is_ok_and(|place| newcomers[place].1 == arm)
     };
-    let new = |bad: fn(&Cell) -> Option<&Bad>| {
-        let all = cells.iter().filter_map(|cell| bad(cell)).flat_map(|bad| &bad.units);
-        let mut units: Vec<u64> = all.copied().filter(is_new).collect();
+    let new = |bad: &mut dyn Iterator<Item = &Bad>| {
+        let mut units: Vec<u64> = bad.flat_map(|bad| &bad.units).copied().filter(is_new).collect();
         units.sort_unstable();
         units.dedup();
         units.len() as u64
     };
+    let slow = |place: usize| new(&mut cells.iter().filter_map(|cell| cell.slow.get(place)));
     TrialCounts {
         started: newcomers.iter().filter(|(_, other)| *other == arm).count() as u64,
-        failed: new(|cell| cell.failed.first()),
-        beyond_margin: [new(|cell| cell.slow.first()), new(|cell| cell.slow.get(1)), 0],
-        ..TrialCounts::default()
+        failed: new(&mut cells.iter().filter_map(|cell| cell.failed.first())),
+        beyond_margin: [slow(0), slow(1), 0],
+        shifted: shifted(slow),
     }
+}
+
+/// The counts beyond shifted deadlines, by the place of each in a cell.
+fn shifted(slow: impl Fn(usize) -> u64) -> [[u64; SHIFT_COUNT]; 2] {
+    let mut p99 = [0; SHIFT_COUNT];
+    for (place, shift) in SHIFTED.into_iter().enumerate() {
+        p99[shift] = slow(MARGIN.len() + place);
+    }
+    [[0; SHIFT_COUNT], p99]
 }
 
 /// A set as the list of its hashes in their order.

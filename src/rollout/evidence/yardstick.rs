@@ -11,10 +11,35 @@ use super::{
     super::{Tolerance, plan::Margin},
     Subject,
 };
-use crate::measure::{Deadlines, Ledger, Past, QUANTILES, RecorderKey, Thresholds, Tick};
+use crate::{
+    judge::{Rungs, SHIFTS},
+    measure::{Deadlines, Ledger, Past, QUANTILES, RecorderKey, Thresholds, Tick},
+};
 
 /// Places of the deadlines of promotion, at p90 and p99, behind those of [`QUANTILES`].
 pub(super) const MARGIN: [usize; 2] = [QUANTILES.len(), QUANTILES.len() + 1];
+
+/// The shifts of p99 that are counted, as places in the judge's list: 1, 1.1, 1.5, 2 and 3.
+pub(super) const SHIFTED: [usize; 5] = [4, 5, 7, 8, 9];
+
+/// The judge's mask of them.
+pub(super) const RUNGS: Rungs = {
+    let mut mask = 0;
+    let mut place = 0;
+    while place < SHIFTED.len() {
+        mask |= 1 << SHIFTED[place];
+        place += 1;
+    }
+    [0, mask]
+};
+
+/// Their places among the deadlines, behind the margins.
+pub(super) fn shifts() -> impl Iterator<Item = usize> {
+    ALL - SHIFTED.len()..ALL
+}
+
+/// Number of all deadlines: quantiles, margins, shifts.
+const ALL: usize = QUANTILES.len() + MARGIN.len() + SHIFTED.len();
 
 /// Places of p90, p99 and p99.9 in [`QUANTILES`].
 const P90: usize = 1;
@@ -223,6 +248,8 @@ impl Yard {
         let mut edges = full(thresholds.baseline_us().to_vec());
         let aborted_early_us = edges[0];
         edges.extend([edges[P90], edges[P99]]);
+        // Of the baseline only the shift of one is looked at.
+        edges.extend([edges[P99]; SHIFTED.len()]);
         self.deadlines(edges, aborted_early_us)
     }
 
@@ -232,11 +259,13 @@ impl Yard {
         let aborted_early_us = edges[0];
         let beyond = thresholds.canary_us(margin.latency, micros(tolerate.latency_floor));
         edges.extend([beyond[P90], beyond[P99]]);
+        let shift = |place: usize| thresholds.canary_us(SHIFTS[place] - 1.0, 0)[P99];
+        edges.extend(SHIFTED.map(shift));
         self.deadlines(edges, aborted_early_us)
     }
 
     fn unknown(&self) -> Deadlines {
-        let every = [self.failed_by_us[0]; QUANTILES.len() + MARGIN.len()];
+        let every = [self.failed_by_us[0]; ALL];
         Deadlines::new(&every, self.failed_by_us, 0)
     }
 

@@ -5,10 +5,10 @@ use crate::plot::{Anchor, Frame, Svg, time, time_step};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 64.0;
-const PANEL: f64 = 840.0;
+const PANEL: f64 = 790.0;
 
 /// Where the first panel begins, how high each is, and what lies between two.
-const TOP: f64 = 44.0;
+const TOP: f64 = 52.0;
 const HEIGHT: f64 = 112.0;
 const GAP: f64 = 44.0;
 
@@ -23,6 +23,10 @@ const ODDS: [f64; 2] = [-1.0, 6.0];
 
 /// Numbers of decisions that stand closer than this are left out.
 const LABEL: f64 = 16.0;
+
+/// A point of a line of shares stands for as many requests of the arm at least: of fewer one bad
+/// request would be a spike.
+const POINT: u64 = 200;
 
 pub(super) fn svg(report: &Report) -> String {
     let panels = [0, 1, 2, 3].map(|place| Frame {
@@ -79,7 +83,7 @@ impl Chart<'_> {
             }
             if x >= free {
                 let label = (place + 1).to_string();
-                self.svg.label([x, TOP - 6.0], Anchor::Middle, &label);
+                self.svg.label([x, panels[0].top - 6.0], Anchor::Middle, &label);
                 free = x + LABEL;
             }
         }
@@ -108,16 +112,25 @@ impl Chart<'_> {
     /// A share of both arms over time.
     fn shares(&mut self, panel: Frame, title: &str, share: impl Fn(&Slice, usize) -> Option<f64>) {
         self.titled(panel, title);
-        let slices = &self.report.series.slices;
-        let shares = slices.iter().flat_map(|slice| [share(slice, 0), share(slice, 1)]);
-        let top = nice(shares.flatten().fold(0.0, f64::max).max(0.001));
+        let lines = [0, 1].map(|arm| {
+            let points = self.report.series.points(arm, POINT);
+            let shown = |(at, slice): &(f64, Slice)| Some((*at, share(slice, arm)?));
+            points.iter().filter_map(shown).collect::<Vec<_>>()
+        });
+        let top = lines.iter().flatten().map(|(_, share)| *share).fold(0.001, f64::max);
+        let top = nice(top);
         for part in [0.0, 0.5, 1.0] {
             let y = panel.y(part);
             self.svg.line([panel.left, y, panel.right(), y], GRID, 1.0);
             self.svg.label([panel.left - 8.0, y + 4.0], Anchor::End, &percent(part * top));
         }
-        for (arm, colour) in [(0, BASELINE), (1, CANARY)] {
-            let path = self.path(panel, |slice| Some(share(slice, arm)? / top));
+        for (points, colour) in lines.iter().zip([BASELINE, CANARY]) {
+            let mut path = String::new();
+            for (at, share) in points {
+                let pen = if path.is_empty() { 'M' } else { 'L' };
+                let (x, y) = (panel.x(at / self.seconds), panel.y(share / top));
+                path += &format!("{pen}{x:.1} {y:.1} ");
+            }
             self.svg.path(&path, colour, 1.6);
         }
         self.legend(panel, &[("baseline", BASELINE), ("canary", CANARY)]);
@@ -170,14 +183,15 @@ impl Chart<'_> {
     }
 
     fn titled(&mut self, panel: Frame, title: &str) {
-        self.svg.label([panel.left, panel.top - 20.0], Anchor::Start, title);
+        let above = if panel.top > TOP { 14.0 } else { 26.0 };
+        self.svg.label([panel.left, panel.top - above], Anchor::Start, title);
         self.svg.line([panel.left, panel.bottom(), panel.right(), panel.bottom()], "#666", 1.0);
     }
 
     fn legend(&mut self, panel: Frame, entries: &[(&str, &str)]) {
         let mut right = panel.right();
         for (name, colour) in entries.iter().rev() {
-            let y = panel.top - 20.0;
+            let y = panel.top - 14.0;
             self.svg.label([right, y], Anchor::End, name);
             let left = right - 7.0 * name.len() as f64 - 8.0;
             self.svg.line([left - 18.0, y - 4.0, left, y - 4.0], colour, 3.0);

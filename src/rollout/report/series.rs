@@ -75,6 +75,28 @@ impl Series {
         self.slices.chunks(each).enumerate().map(join).collect()
     }
 
+    /// The slices joined until each has this many requests of an arm, with their middles in
+    /// seconds; what is left at the end joins the last one.
+    pub(super) fn points(&self, arm: usize, least: u64) -> Vec<(f64, Slice)> {
+        let width = self.width_ms as f64 / 1000.0;
+        let mut points: Vec<(f64, Slice)> = Vec::new();
+        let (mut sum, mut first) = (Slice::default(), 0);
+        for (place, slice) in self.slices.iter().enumerate() {
+            sum.merge(slice);
+            if sum.requests[arm] >= least {
+                let middle = (first + place + 1) as f64 / 2.0 * width;
+                points.push((middle, std::mem::take(&mut sum)));
+                first = place + 1;
+            }
+        }
+        match points.last_mut() {
+            Some((_, last)) => last.merge(&sum),
+            None if sum != Slice::default() => points.push((self.end() / 2.0, sum)),
+            None => {}
+        }
+        points
+    }
+
     fn slice(&mut self, at_ms: u64) -> &mut Slice {
         while at_ms / self.width_ms >= MOST as u64 {
             self.width_ms *= 2;

@@ -11,7 +11,10 @@ pub(super) fn summary(report: &Report) -> String {
     let (first, last) = ends(report);
     let mut text = format!(
         "Version {} of canary {} of service {} began at {}. ",
-        report.version, report.canary, report.service, first.time
+        report.version,
+        report.canary,
+        report.service,
+        clock(&first.time)
     );
     let after = duration(last.at_ms as f64 / 1000.0);
     let weight = percent(last.weight_bp);
@@ -61,8 +64,8 @@ pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
         ("canary", report.canary.to_string()),
         ("version", report.version.to_string()),
         ("phase", report.phase.label().replace('_', " ")),
-        ("began", first.time.clone()),
-        ("last decision", last.time.clone()),
+        ("began", clock(&first.time)),
+        ("last decision", clock(&last.time)),
         (
             "exposure",
             format!(
@@ -118,11 +121,11 @@ pub(super) fn cause(report: &Report) -> Vec<(&'static str, String)> {
     }
     for (name, size) in ["latency at p90", "latency at p99"].into_iter().zip(judged.effect.latency)
     {
-        let change = |factor: f64| format!("{:+.0} %", (factor - 1.0) * 100.0);
+        let change = |factor: f64| signed_percent((factor - 1.0) * 100.0, 0);
         rows.push((name, bounded([size.estimate, size.at_least, size.at_most], change)));
     }
     let errors = judged.effect.errors;
-    let change = |more: f64| format!("{:+.2} % of requests", more * 100.0);
+    let change = |more: f64| format!("{} of requests", signed_percent(more * 100.0, 2));
     rows.push(("failures", bounded([errors.estimate, errors.at_least, errors.at_most], change)));
     for (route, deadlines) in judged.deadlines_us.iter().enumerate() {
         if let (Some(p90), Some(p99)) = (deadlines.get(1), deadlines.get(3)) {
@@ -165,7 +168,7 @@ pub(super) fn decision(decision: &Decision) -> [String; 8] {
     };
     let evidence = decision.evidence.as_ref();
     [
-        decision.time.clone(),
+        clock(&decision.time),
         duration(decision.at_ms as f64 / 1000.0),
         decision.action.label().replace('_', " "),
         weight,
@@ -215,7 +218,11 @@ fn ends(report: &Report) -> (&Decision, &Decision) {
 }
 
 fn bounded(size: [Option<f64>; 3], write: impl Fn(f64) -> String) -> String {
-    let [estimate, at_least, at_most] = size.map(|size| size.map(&write));
+    let [estimate, at_least, at_most] = size;
+    // A bound that the estimate is beyond is of a time before the effect changed.
+    let at_most = at_most.filter(|most| estimate.is_none_or(|estimate| estimate <= *most));
+    let at_least = at_least.filter(|least| estimate.is_none_or(|estimate| estimate >= *least));
+    let [estimate, at_least, at_most] = [estimate, at_least, at_most].map(|it| it.map(&write));
     let bounds = match (at_least, at_most) {
         (Some(least), Some(most)) => format!(", proved between {least} and {most}"),
         (Some(least), None) => format!(", proved at least {least}"),
@@ -240,7 +247,18 @@ fn share(share: Option<f64>) -> String {
 
 fn signed(number: f64) -> String {
     let number = number.round();
-    if number > 0.0 { format!("+{}", thousands(number as u64)) } else { format!("{number:.0}") }
+    match number {
+        0.0 => "0".to_owned(),
+        ..0.0 => format!("−{}", thousands(-number as u64)),
+        _ => format!("+{}", thousands(number as u64)),
+    }
+}
+
+fn signed_percent(percent: f64, digits: usize) -> String {
+    let scale = 10.0_f64.powi(digits as i32);
+    // Adding zero takes the sign off a zero.
+    let rounded = (percent * scale).round() / scale + 0.0;
+    if rounded == 0.0 { "0 %".to_owned() } else { format!("{rounded:+.digits$} %") }
 }
 
 fn millis(us: u32) -> String {
@@ -269,6 +287,14 @@ pub(super) fn thousands(number: u64) -> String {
     text
 }
 
+/// `2026-05-28 20:26:40 UTC`, of a time as decisions have it.
+fn clock(time: &str) -> String {
+    match time.split_once('.').and_then(|(whole, _)| whole.split_once('T')) {
+        Some((day, time)) => format!("{day} {time} UTC"),
+        None => time.to_owned(),
+    }
+}
+
 /// A time in two units: `3 min 20 s`.
 pub(super) fn duration(seconds: f64) -> String {
     let whole = seconds.round().max(0.0) as u64;
@@ -278,8 +304,8 @@ pub(super) fn duration(seconds: f64) -> String {
     };
     match whole {
         0 if seconds > 0.0 => format!("{:.1} s", seconds),
-        0..120 => format!("{whole} s"),
-        120..7200 => two(whole / 60, "min", whole % 60, "s"),
+        0..60 => format!("{whole} s"),
+        60..7200 => two(whole / 60, "min", whole % 60, "s"),
         7200..172_800 => two(whole / 3600, "h", whole % 3600 / 60, "min"),
         _ => two(whole / 86_400, "d", whole % 86_400 / 3600, "h"),
     }
