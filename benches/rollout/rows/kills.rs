@@ -60,8 +60,10 @@ pub(super) async fn fifty(run: Run) -> Result<Findings, Trouble> {
                 last * 100.0
             ));
         }
-        // Chance may have sent a tenth less.
-        known += 0.9 * RATE * (life - PENDING).max(0.0);
+        // Chance may have sent a tenth less; what is over is not counted any more.
+        if before.phase != "rolled_back" {
+            known += 0.9 * RATE * (life - PENDING).max(0.0);
+        }
         if !kept(before.evidence, after.evidence) || (after.requests as f64) < known {
             evidence.push(format!(
                 "kill {kill}: {} requests, {:.3} : 1 became {}, {:.3} : 1; {known:.0} must be known",
