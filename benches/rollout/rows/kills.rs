@@ -11,6 +11,7 @@ use crate::{
     admin::{Decision, decision},
     scene::{Scene, Setting, Trouble},
     upstream::Behaviour,
+    watch::Rollout,
 };
 
 const KILLS: u32 = 50;
@@ -21,6 +22,8 @@ const REGRESSION: u32 = 30;
 const LIVES: (f64, f64) = (0.05, 6.0);
 const START: f64 = 0.1;
 const RATE: f64 = 300.0;
+/// The status is drawn up once a second: what is known must be in it within this.
+const TOLD: Duration = Duration::from_millis(1500);
 /// The last seconds before a kill that may not have been counted: a block is written when all of it
 /// is final.
 const PENDING: f64 = 3.0;
@@ -64,7 +67,11 @@ pub(super) async fn fifty(run: Run) -> Result<Findings, Trouble> {
         if before.phase != "rolled_back" {
             known += 0.9 * RATE * (life - PENDING).max(0.0);
         }
-        if !kept(before.evidence, after.evidence) || (after.requests as f64) < known {
+        let is_known =
+            |it: &Rollout| kept(before.evidence, it.evidence) && it.requests as f64 >= known;
+        let seen = |look: &crate::watch::Look| look.of("v2").filter(|it| is_known(it)).map(drop);
+        if scene.until("evidence", TOLD, seen).await.is_err() {
+            let after = scene.rollout()?;
             evidence.push(format!(
                 "kill {kill}: {} requests, {:.3} : 1 became {}, {:.3} : 1; {known:.0} must be known",
                 before.requests, before.evidence, after.requests, after.evidence
