@@ -79,7 +79,8 @@ impl Parts {
             let first = names.next();
             names.any(|name| Some(name) != first)
         };
-        let scopes: [(Scope, fn(&Part) -> &str); 2] =
+        type Name = fn(&Part) -> &str;
+        let scopes: [(Scope, Name); 2] =
             [(Scope::Route, |part| &part.route), (Scope::Cohort, |part| &part.cohort)];
         let scopes = scopes.map(|(scope, name)| (several(name), scope, name));
         for known in &mut self.all {

@@ -26,7 +26,7 @@ const LABEL: f64 = 16.0;
 
 /// A point of a line of shares stands for as many requests of the arm at least: of fewer one bad
 /// request would be a spike.
-const POINT: u64 = 200;
+const POINT: u64 = 50;
 
 pub(super) fn svg(report: &Report) -> String {
     let panels = [0, 1, 2, 3].map(|place| Frame {
@@ -208,10 +208,10 @@ fn nice(number: f64) -> f64 {
 }
 
 fn percent(share: f64) -> String {
-    let percent = share * 100.0;
-    match percent {
-        ..0.1 if percent > 0.0 => format!("{percent:.2} %"),
-        ..5.0 if percent.fract() > 0.0 => format!("{percent:.1} %"),
-        _ => story::percent((percent * 100.0).round() as u16),
+    let bp = share * 10_000.0;
+    if bp > 0.0 && bp < 9.5 {
+        format!("{:.3} %", share * 100.0)
+    } else {
+        story::percent(bp.round() as u16)
     }
 }

@@ -76,7 +76,7 @@ impl Series {
     }
 
     /// The slices joined until each has this many requests of an arm, with their middles in
-    /// seconds; what is left at the end joins the last one.
+    /// seconds.
     pub(super) fn points(&self, arm: usize, least: u64) -> Vec<(f64, Slice)> {
         let width = self.width_ms as f64 / 1000.0;
         let mut points: Vec<(f64, Slice)> = Vec::new();
@@ -89,10 +89,9 @@ impl Series {
                 first = place + 1;
             }
         }
-        match points.last_mut() {
-            Some((_, last)) => last.merge(&sum),
-            None if sum != Slice::default() => points.push((self.end() / 2.0, sum)),
-            None => {}
+        // What is left is a point of its own where it says anything.
+        if sum.requests[arm] >= (least / 4).max(1) || points.is_empty() {
+            points.push(((first + self.slices.len()) as f64 / 2.0 * width, sum));
         }
         points
     }
