@@ -20,7 +20,7 @@ use super::{
     handle::Message,
     headroom::Headroom,
     hearing::{About, Hearings, Now},
-    layout::{Layout, OutOfIds},
+    layout::{self, Layout, OutOfIds},
     objectives::Objectives,
     sessions::Sessions,
     shares::Shares,
@@ -32,7 +32,8 @@ use crate::{
     judge::BreakerState,
     measure::{Batch, Cut, Epoch, Event, Ledger, Tick},
     routing::{
-        Arm, Asks, Dials, LiveTable, RouteTable, Service, ServiceDial, ServiceId, TableParts,
+        Arm, ArmIndex, Asks, CohortId, Dials, LiveTable, RouteTable, Service, ServiceDial,
+        ServiceId, TableParts,
     },
 };
 
@@ -333,6 +334,9 @@ impl Control {
                 }
                 continue;
             }
+            if let (Some(hearing), Some(about)) = (hearings.of(&names), self.about(at)) {
+                hearing.follow(&about);
+            }
             let forced = changes.forced.contains(&at);
             let cut = if forced { Cut::Forced } else { Cut::Scheduled };
             let reweighed = hearings.reweigh(&names, weights_bp, at.canary, now, cut);
@@ -361,6 +365,7 @@ impl Control {
             cells: self.layout.current(),
             service: at.service,
             canary: at.canary,
+            rollouts: self.steering.of(at.service),
             rollout,
             plan,
         })
@@ -510,14 +515,19 @@ impl Control {
             };
             descending |= weights_bp != targets;
             let drains = self.asking.is_draining(&it.name);
+            let zeros = zeros(&routes, it, rollouts);
             match (!new_routes).then(|| before.dials.of(id)) {
                 Some(dial)
-                    if dial.weights_bp() == weights_bp && (drains || !dial.is_draining()) =>
+                    if dial.weights_bp() == weights_bp
+                        && dial.zeros() == zeros
+                        && (drains || !dial.is_draining()) =>
                 {
                     Arc::clone(dial)
                 }
-                Some(dial) if drains => Arc::new(ServiceDial::new(it, &weights_bp).draining(dial)),
-                Some(_) | None => Arc::new(ServiceDial::new(it, &weights_bp)),
+                Some(dial) if drains => {
+                    Arc::new(ServiceDial::with_zeros(it, &weights_bp, &zeros).draining(dial))
+                }
+                Some(_) | None => Arc::new(ServiceDial::with_zeros(it, &weights_bp, &zeros)),
             }
         };
         let dials = routes.services().iter().enumerate().map(dial).collect();
@@ -554,6 +564,23 @@ impl Control {
 
 fn weights_of(rollouts: &[Rollout]) -> Vec<u16> {
     rollouts.iter().map(|rollout| rollout.state.weight_bp()).collect()
+}
+
+/// The cohorts that canaries of a service do not get any more.
+fn zeros(
+    routes: &RouteTable,
+    service: &Service,
+    rollouts: &[Rollout],
+) -> Vec<(CohortId, ArmIndex)> {
+    let outs = rollouts.iter().enumerate().flat_map(|(canary, rollout)| {
+        let arm = ArmIndex(canary as u8 + 1);
+        rollout.state.life.cohorts_out().iter().map(move |cohort| (cohort, arm))
+    });
+    let of = |(name, arm): (&Arc<str>, ArmIndex)| {
+        let cohorts = layout::cohorts_of(routes, service, name);
+        cohorts.into_iter().map(move |cohort| (cohort, arm))
+    };
+    outs.flat_map(of).collect()
 }
 
 /// Now, on both clocks.

@@ -110,6 +110,8 @@ pub enum DecisionKind {
     WarmUp,
     /// Rolled back on evidence, or on a limit of the plan.
     Rollback,
+    /// The evidence of one cohort alone: rolled back for that one.
+    RollbackCohort,
     /// A person hurts the canary's answers, to see that it is found.
     Drill,
     /// A drill is over.
@@ -118,7 +120,7 @@ pub enum DecisionKind {
 
 impl DecisionKind {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Start,
         Self::SetWeight,
         Self::Pause,
@@ -140,6 +142,7 @@ impl DecisionKind {
         Self::Return,
         Self::WarmUp,
         Self::Rollback,
+        Self::RollbackCohort,
         Self::Drill,
         Self::EndDrill,
     ];
@@ -165,6 +168,7 @@ impl DecisionKind {
                 | Self::Return
                 | Self::WarmUp
                 | Self::Rollback
+                | Self::RollbackCohort
         )
     }
 
@@ -193,6 +197,7 @@ impl DecisionKind {
             Self::Return => "return",
             Self::WarmUp => "warm_up",
             Self::Rollback => "rollback",
+            Self::RollbackCohort => "rollback_cohort",
             Self::Drill => "drill",
             Self::EndDrill => "end_drill",
         }
@@ -203,6 +208,7 @@ impl From<Change> for DecisionKind {
     fn from(change: Change) -> Self {
         match change {
             Change::RolledBack(_) => Self::Rollback,
+            Change::CohortOut => Self::RollbackCohort,
             Change::Tripped => Self::Trip,
             Change::Guarded => Self::Guard,
             Change::Recovered => Self::Recover,

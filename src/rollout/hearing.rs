@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Beginning, Evidence, EvidenceArm, EvidenceInput, EvidenceSnapshot, JudgedRoute, Obstacle, Plan,
-    Recorded, Seen, Source, Split, Subject, Told, Verdict, Yardstick,
+    Recorded, Seen, Source, Split, Subject, Tellers, Told, Verdict, Yardstick,
     layout::Cell,
     steering::{Rollout, Said},
 };
@@ -21,13 +21,16 @@ type Names = [Arc<str>; 2];
 /// Without a request for so many ticks a rollout says that it waits for traffic.
 const QUIET: u32 = 300;
 
+/// With so many requests of no user in a stage, a canary can be judged without users.
+const FEW_USERLESS: u64 = 500;
+
 /// The hearings, by service and canary.
 #[derive(Debug, Default)]
 pub(super) struct Hearings {
     all: HashMap<Names, Hearing>,
     /// By service: all canaries of one are held against the same yardstick.
     yards: HashMap<Arc<str>, Yardstick>,
-    /// By recorder id: the hearings that its keyed requests are trials of.
+    /// By recorder id: the hearings that its requests belong to.
     keyed: HashMap<RecorderId, Vec<(Names, EvidenceArm)>>,
 }
 
@@ -39,10 +42,14 @@ pub(super) struct Hearing {
     /// What the journal is still to be told.
     notes: Vec<Recorded>,
     inputs: Vec<EvidenceInput>,
-    /// By stratum: the cap on the canaries' weights in its cohorts.
-    caps: Vec<Option<u16>>,
+    strata: Vec<Weighing>,
     splits: Vec<Split>,
     weights_bp: Vec<u16>,
+    others_out: Vec<(usize, Arc<str>)>,
+    /// Users who can still tell, where users keep their arm; and the canary's requests of the
+    /// stage that belong to no user.
+    tellers: Option<Tellers>,
+    userless: u64,
     epoch: Epoch,
     sources: Vec<Source>,
     /// The tick from which on the weights are as they are.
@@ -61,15 +68,24 @@ pub(super) struct About<'a> {
     /// Index of the service, and of the canary among its canaries.
     pub(super) service: usize,
     pub(super) canary: usize,
+    /// All of the service, by canary.
+    pub(super) rollouts: &'a [Rollout],
     pub(super) rollout: &'a Rollout,
     pub(super) plan: &'a Plan,
+}
+
+/// What the canaries' weights become in the cohorts of a stratum.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Weighing {
+    /// The canaries that these cohorts do not get.
+    out: Vec<usize>,
+    cap: Option<u16>,
 }
 
 /// The recorders whose requests are drawn.
 struct Members<'a> {
     sources: Vec<(&'a Cell, Source)>,
-    /// By stratum: the cap on its weights.
-    caps: Vec<Option<u16>>,
+    strata: Vec<Weighing>,
     cohorts: Vec<Arc<str>>,
 }
 
@@ -85,27 +101,50 @@ impl About<'_> {
         &self.routes.services()[self.service]
     }
 
-    /// Its recorders whose requests are drawn, and the caps of the strata.
+    /// Its recorders whose requests are drawn, and the strata.
     fn sources(&self) -> Members<'_> {
-        let mut caps = vec![None];
+        let mut strata = vec![Weighing::default()];
         let mut cohorts: Vec<Arc<str>> = Vec::new();
         let routes: Vec<usize> = self.route_places();
         let mine = |arm: ArmIndex| arm.0 == 0 || usize::from(arm.0) == self.canary + 1;
         let drawn = self.cells.iter().filter(|cell| {
             cell.service == self.service && mine(cell.arm) && cell.policy.pin.is_none()
         });
+        let drawn: Vec<(&Cell, Weighing)> = drawn.map(|cell| (cell, self.weighing(cell))).collect();
+        // What is behind another weight keeps its number when a cohort is taken out.
+        for all_in in [true, false] {
+            for (_, weighing) in drawn.iter().filter(|(_, it)| it.out.is_empty() == all_in) {
+                place_of(&mut strata, weighing);
+            }
+        }
         let mut sources = Vec::new();
-        for cell in drawn {
+        for (cell, weighing) in drawn {
             let source = Source {
                 key: cell.key,
                 is_canary: cell.arm.0 > 0,
-                stratum: place_of(&mut caps, &cell.policy.max_weight_bp),
+                stratum: place_of(&mut strata, &weighing),
                 route: routes.iter().position(|route| *route == cell.route).unwrap_or(0) as u16,
                 cohort: place_of(&mut cohorts, &cell.labels.cohort),
             };
             sources.push((cell, source));
         }
-        Members { sources, caps, cohorts }
+        Members { sources, strata, cohorts }
+    }
+
+    fn weighing(&self, cell: &Cell) -> Weighing {
+        let rollouts = self.rollouts.iter().enumerate();
+        let cohort = &cell.labels.cohort;
+        let out = rollouts.filter(|(_, it)| it.state.life.cohorts_out().contains(cohort));
+        Weighing { out: out.map(|(canary, _)| canary).collect(), cap: cell.policy.max_weight_bp }
+    }
+
+    /// The cohorts that other canaries of the service are not in any more.
+    fn others_out(&self) -> Vec<(usize, Arc<str>)> {
+        let others = self.rollouts.iter().enumerate().filter(|(place, _)| *place != self.canary);
+        let out = others.flat_map(|(place, rollout)| {
+            rollout.state.life.cohorts_out().iter().map(move |cohort| (place, cohort.clone()))
+        });
+        out.collect()
     }
 
     fn route_places(&self) -> Vec<usize> {
@@ -120,7 +159,8 @@ impl About<'_> {
         // What has no slots of its own counts in those of another.
         let spilled = |(cell, source): &(&Cell, Source)| Source { key: cell.other, ..*source };
         let mut others: Vec<Source> = sources.iter().map(spilled).collect();
-        others.sort_unstable_by_key(|source| source.key);
+        // The strata of cohorts that are out come last.
+        others.sort_unstable_by_key(|source| (source.key, source.stratum));
         others.dedup_by_key(|source| source.key);
         Subject {
             judge: judge.config(vec![Component::service(&self.service().name)]),
@@ -187,8 +227,8 @@ impl Hearings {
         weights_bp: &[u16],
         now: Now,
     ) {
-        let Members { sources, caps, cohorts } = about.sources();
-        let splits = splits(&caps, weights_bp, about.canary);
+        let Members { sources, strata, cohorts } = about.sources();
+        let splits = splits(&strata, weights_bp, about.canary);
         let mut subject = about.subject(&sources, cohorts).with_components(about.ledger);
         // A rollout that was under way, and whose records are lost.
         subject.units_lost = past.is_none() && about.rollout.is_under_way();
@@ -196,9 +236,12 @@ impl Hearings {
         let mut notes = vec![Recorded::Begin(Box::new(beginning.clone()))];
         let evidence = match past {
             Some(past) => {
-                let (evidence, input) =
-                    Evidence::restore(subject, past, now.tick, now.epoch, splits.clone());
-                notes.push(Recorded::Input(input));
+                let mut evidence = Evidence::recall(subject, past);
+                // The process before may have ended between the decision and this.
+                let out = about.rollout.state.life.cohorts_out();
+                let aside = out.iter().filter_map(|cohort| evidence.set_aside(cohort));
+                notes.extend(aside.map(Recorded::Input));
+                notes.push(Recorded::Input(evidence.resume(now.tick, now.epoch, splits.clone())));
                 evidence
             }
             None => Evidence::new(subject, now.tick, now.epoch, splits.clone()),
@@ -208,9 +251,12 @@ impl Hearings {
             beginning,
             notes,
             inputs: Vec::new(),
-            caps,
+            strata,
             splits,
             weights_bp: weights_bp.to_vec(),
+            others_out: about.others_out(),
+            tellers: None,
+            userless: 0,
             epoch: now.epoch,
             sources: sources.iter().map(|(_, source)| *source).collect(),
             since: now.tick,
@@ -226,9 +272,8 @@ impl Hearings {
         self.keyed.clear();
         self.all.retain(|names, hearing| {
             let Some(about) = goes_on(names) else { return false };
-            let Members { sources, caps, cohorts } = about.sources();
-            hearing.regroup(&about, &sources, caps, cohorts);
-            for (cell, source) in sources {
+            hearing.follow(&about);
+            for (cell, source) in about.sources().sources {
                 let arm = EvidenceArm { stratum: source.stratum, is_canary: source.is_canary };
                 self.keyed.entry(cell.id).or_default().push((names.clone(), arm));
             }
@@ -284,11 +329,15 @@ impl Hearings {
             return;
         }
         for event in &batch.events {
-            if event.unit == 0 || event.excluded() || !matches!(event.kind(), Kind::Assigned) {
+            if event.excluded() || !matches!(event.kind(), Kind::Assigned) {
                 continue;
             }
             for (names, arm) in self.keyed.get(&event.recorder).into_iter().flatten() {
                 if let Some(hearing) = self.all.get_mut(names) {
+                    if event.unit == 0 {
+                        hearing.userless += u64::from(arm.is_canary);
+                        continue;
+                    }
                     hearing.evidence.assigned(event.unit, event.arrival, event.epoch(), *arm);
                 }
             }
@@ -310,7 +359,7 @@ impl Hearings {
             return false;
         }
         hearing.epoch = now.epoch;
-        let splits = splits(&hearing.caps, weights_bp, canary);
+        let splits = splits(&hearing.strata, weights_bp, canary);
         let others_changed = weights_bp.iter().zip(&hearing.weights_bp).enumerate();
         let others_changed = others_changed
             .filter(|(place, _)| *place != canary)
@@ -324,6 +373,7 @@ impl Hearings {
         let input = if others {
             hearing.splits.clone_from(&splits);
             hearing.since = now.tick;
+            hearing.userless = 0;
             hearing.evidence.reweigh(now.epoch, now.tick, splits, cut)
         } else {
             hearing.evidence.same_weights(now.epoch)
@@ -357,6 +407,7 @@ impl Hearing {
         }
         self.inputs = inputs;
         if tick.0.is_multiple_of(10) {
+            self.tellers = self.evidence.tellers();
             let requests = self.sources.iter().map(|it| ledger.totals(it.key).started).sum();
             if requests != self.requests {
                 (self.requests, self.heard_at) = (requests, tick);
@@ -364,14 +415,21 @@ impl Hearing {
         }
     }
 
-    /// Follows another table: other recorders, pods, plans.
-    fn regroup(
-        &mut self,
-        about: &About<'_>,
-        sources: &[(&Cell, Source)],
-        caps: Vec<Option<u16>>,
-        cohorts: Vec<Arc<str>>,
-    ) {
+    /// Follows another table, or what the canaries' cohorts are by now: other recorders, pods,
+    /// plans. Comes before the weights that go with it.
+    pub(super) fn follow(&mut self, about: &About<'_>) {
+        let Members { sources, strata, cohorts } = about.sources();
+        for cohort in about.rollout.state.life.cohorts_out() {
+            if let Some(input) = self.evidence.set_aside(cohort) {
+                self.note(input);
+            }
+        }
+        let others_out = about.others_out();
+        if others_out != self.others_out {
+            self.others_out = others_out;
+            let input = self.evidence.others_changed();
+            self.note(input);
+        }
         if self.beginning.plan != about.rollout.state.plan {
             self.beginning.plan.clone_from(&about.rollout.state.plan);
             self.notes.push(Recorded::Plan(self.beginning.plan.clone()));
@@ -385,14 +443,14 @@ impl Hearing {
         }
         let subject = Subject {
             units_lost: self.evidence.subject().units_lost,
-            ..about.subject(sources, cohorts)
+            ..about.subject(&sources, cohorts)
         };
         let now = Now { tick: self.beginning.from, epoch: self.beginning.epoch };
         self.beginning = about.beginning(&subject, now, &self.beginning.splits);
         self.notes.push(Recorded::Begin(Box::new(self.beginning.clone())));
         let input = self.evidence.reshape(subject);
         input.into_iter().for_each(|input| self.note(input));
-        (self.sources, self.caps) = (keys, caps);
+        (self.sources, self.strata) = (keys, strata);
     }
 
     /// The outcome of a probe of an open breaker.
@@ -403,6 +461,7 @@ impl Hearing {
 
     /// The proof of the stage begins anew, under the same weights.
     pub(super) fn enter_stage(&mut self, tick: Tick) {
+        self.userless = 0;
         let input = self.evidence.enter_stage(tick);
         self.note(input);
     }
@@ -425,7 +484,11 @@ impl Hearing {
     ) -> Seen {
         let shares = self.evidence.judge().share_check().fired();
         let quiet = tick.0.saturating_sub(self.heard_at.0) >= QUIET;
-        let own = shares.then_some(Obstacle::ShareCheck).or(quiet.then_some(Obstacle::NoTraffic));
+        let few = self.by_users().is_some_and(Tellers::are_too_few);
+        let own = shares
+            .then_some(Obstacle::ShareCheck)
+            .or(quiet.then_some(Obstacle::NoTraffic))
+            .or(few.then_some(Obstacle::TooFewUsers));
         let block_ends = self.block_ends(tick);
         Seen { block_ends, ..self.evidence.seen(now, others_bp, obstacle.or(own)) }
     }
@@ -444,11 +507,20 @@ impl Hearing {
             told: Told {
                 odds: verdict.odds(),
                 needs: verdict.threshold_ln.exp(),
-                sentence: judge.reason(),
+                sentence: match self.by_users() {
+                    Some(tellers) => format!("{}; {}", judge.reason(), tellers.sentence()),
+                    None => judge.reason(),
+                },
                 requests: self.evidence.requests(),
                 excess_bad: self.evidence.excess_bad(),
             },
         }
+    }
+
+    /// The users who can still tell, where the canary's requests are theirs: requests that throw
+    /// a coin each need nobody.
+    fn by_users(&self) -> Option<&Tellers> {
+        self.tellers.as_ref().filter(|_| self.userless < FEW_USERLESS)
     }
 
     fn block_ends(&self, tick: Tick) -> bool {
@@ -458,14 +530,18 @@ impl Hearing {
 }
 
 /// The weights of a canary and of the baseline by stratum.
-fn splits(caps: &[Option<u16>], weights_bp: &[u16], canary: usize) -> Vec<Split> {
-    let split = |cap: &Option<u16>| {
-        let capped = |weight_bp: &u16| cap.map_or(*weight_bp, |cap| cap.min(*weight_bp));
-        let all: u16 = weights_bp.iter().map(capped).sum();
+fn splits(strata: &[Weighing], weights_bp: &[u16], canary: usize) -> Vec<Split> {
+    let split = |stratum: &Weighing| {
+        let weigh = |(place, weight_bp): (usize, &u16)| match stratum.cap {
+            _ if stratum.out.contains(&place) => 0,
+            Some(cap) => cap.min(*weight_bp),
+            None => *weight_bp,
+        };
+        let all: u16 = weights_bp.iter().enumerate().map(weigh).sum();
         Split {
-            canary_bp: weights_bp.get(canary).map_or(0, capped),
+            canary_bp: weights_bp.get(canary).map_or(0, |weight_bp| weigh((canary, weight_bp))),
             baseline_bp: (BUCKETS as u16).saturating_sub(all),
         }
     };
-    caps.iter().map(split).collect()
+    strata.iter().map(split).collect()
 }

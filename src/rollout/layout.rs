@@ -230,6 +230,17 @@ impl Layout {
     }
 }
 
+/// The cohorts of a table that count under a name.
+pub(super) fn cohorts_of(routes: &RouteTable, service: &Service, name: &str) -> Vec<CohortId> {
+    let columns = columns(service, routes, fits_in_full(routes));
+    let Some(column) = columns.named.iter().position(|(known, _)| **known == *name) else {
+        return Vec::new();
+    };
+    let cohorts = columns.by_cohort.iter().enumerate();
+    let of = cohorts.filter(|(_, known)| usize::from(**known) == column);
+    of.map(|(cohort, _)| CohortId(cohort as u16)).collect()
+}
+
 /// A service and the versions of its arms.
 struct Of<'a> {
     service: &'a Service,

@@ -164,7 +164,7 @@ impl StepInput {
 
     /// The same on top of what the evidence says.
     #[must_use]
-    pub const fn seen(&self, evidence: Seen) -> Seen {
+    pub fn seen(&self, evidence: Seen) -> Seen {
         Seen {
             others_bp: self.others_bp,
             objectives: self.objectives,

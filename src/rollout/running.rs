@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
@@ -108,26 +108,7 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub fn start(start: Start) -> Result<Running, StartError> {
-    let state_dir = start.settings.state_dir.clone().into();
-    let mut found: journal::Found<Record, Memory> =
-        journal::open(&start.settings.state_dir, start.settings.journal)?;
-    let memory = found.snapshot.take().unwrap_or_default();
-    let mut decisions: BTreeMap<u64, Decision> =
-        memory.decisions.into_iter().map(|decision| (decision.seq, decision)).collect();
-    decisions.extend(found.decisions.drain(..).map(|decision| (decision.seq, decision)));
-    let recalled = recall_all(memory.live, std::mem::take(&mut found.records));
-    let (inbox, messages) = bounded(INBOX);
-    let (journal, journal_thread) = found.write(inbox.clone()).map_err(StartError::Thread)?;
-    let (ends, links) = (0..start.workers).map(|_| link()).unzip();
-    let config = NewConfig {
-        routes: start.routes,
-        settings: start.settings,
-        config_hash: start.config_hash,
-    };
-    let steering = Steering::new(journal, decisions.into_values(), recalled);
-    let parts = Parts { started: start.started, ends, config, steering };
-    let mut control =
-        Control::new(parts, moment()).map_err(|OutOfIds| StartError::TooManyRecorders)?;
+    let SetUp { mut control, inbox, messages, links, journal, state_dir } = set_up(start)?;
     let until = Instant::now() + FIRST_WEIGHTS;
     control.settle(moment());
     while !control.is_settled() && Instant::now() < until {
@@ -140,7 +121,42 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     let thread = thread::Builder::new().name("control".into());
     let thread = thread.spawn(move || control.run(&messages)).map_err(StartError::Thread)?;
     let handle = Handle { inbox, snapshots, state_dir };
-    Ok(Running { table, links, handle, threads: vec![thread, journal_thread] })
+    Ok(Running { table, links, handle, threads: vec![thread, journal] })
+}
+
+/// The control plane before its thread is started.
+pub(super) struct SetUp {
+    pub(super) control: Control,
+    pub(super) inbox: Sender<Message>,
+    pub(super) messages: Receiver<Message>,
+    pub(super) links: Vec<WorkerLink>,
+    /// The journal's thread: it ends when the control plane is dropped.
+    pub(super) journal: JoinHandle<()>,
+    state_dir: Arc<Path>,
+}
+
+/// Reads the journal and lays out the first table.
+pub(super) fn set_up(start: Start) -> Result<SetUp, StartError> {
+    let state_dir: Arc<Path> = start.settings.state_dir.clone().into();
+    let mut found: journal::Found<Record, Memory> =
+        journal::open(&start.settings.state_dir, start.settings.journal)?;
+    let memory = found.snapshot.take().unwrap_or_default();
+    let mut decisions: BTreeMap<u64, Decision> =
+        memory.decisions.into_iter().map(|decision| (decision.seq, decision)).collect();
+    decisions.extend(found.decisions.drain(..).map(|decision| (decision.seq, decision)));
+    let recalled = recall_all(memory.live, std::mem::take(&mut found.records));
+    let (inbox, messages) = bounded(INBOX);
+    let (journal, thread) = found.write(inbox.clone()).map_err(StartError::Thread)?;
+    let (ends, links) = (0..start.workers).map(|_| link()).unzip();
+    let config = NewConfig {
+        routes: start.routes,
+        settings: start.settings,
+        config_hash: start.config_hash,
+    };
+    let steering = Steering::new(journal, decisions.into_values(), recalled);
+    let parts = Parts { started: start.started, ends, config, steering };
+    let control = Control::new(parts, moment()).map_err(|OutOfIds| StartError::TooManyRecorders)?;
+    Ok(SetUp { control, inbox, messages, links, journal: thread, state_dir })
 }
 
 fn link() -> (WorkerEnd, WorkerLink) {

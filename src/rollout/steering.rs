@@ -298,7 +298,7 @@ impl Steering {
         self.pasts.insert(rollout.run, recalled.evidence);
         if let Some((change, life)) = recalled.again {
             let mut state = State { life, ..rollout.state.clone() };
-            state.reason = reason(change, "decided again after a restart");
+            state.reason = reason(change, &state, "decided again after a restart");
             let turn = Turn { kind: change.into(), state, fresh_proof: false };
             // A lowering is never refused.
             let _ = self.propose(at, turn, OURSELVES, moment, None);
@@ -417,8 +417,9 @@ impl Steering {
         rollout.seen = seen;
         rollout.said = said;
         let pending = rollout.pending.as_ref().map(|pending| &pending.turn.state.life);
-        let course = course(&rollout.state.life, rollout.state.plan.as_deref(), pending, &seen);
-        self.record(at, Recorded::Step(StepInput::of(&seen)), moment);
+        let course =
+            course(&rollout.state.life, rollout.state.plan.as_deref(), pending, &rollout.seen);
+        self.record(at, Recorded::Step(StepInput::of(&self.at(at).seen)), moment);
         let (change, life, fresh_proof) = match course {
             Course::Waits => return,
             Course::Stays(life) => {
@@ -434,7 +435,7 @@ impl Steering {
         };
         let rollout = self.at(at);
         let mut state = State { life, ..rollout.state.clone() };
-        state.reason = reason(change, &rollout.said.told.sentence);
+        state.reason = reason(change, &state, &rollout.said.told.sentence);
         let turn = Turn { kind: change.into(), state, fresh_proof };
         // The queue has room; where it is lost the next step tries again.
         let _ = self.propose(at, turn, OURSELVES, moment, None);
@@ -480,7 +481,7 @@ impl Steering {
     fn seen(&self, at: At, moment: Moment) -> Seen {
         let rollout = self.at(at);
         let others_bp = self.others_bp(at);
-        Seen { now: rollout.clock.at(moment), others_bp, ..rollout.seen }
+        Seen { now: rollout.clock.at(moment), others_bp, ..rollout.seen.clone() }
     }
 
     /// Time since a rollout began.
@@ -570,8 +571,9 @@ impl Steering {
             service = %rollout.service, canary = %rollout.canary, version = %turn.state.version,
             action = turn.kind.label(), from_bp, weight_bp, reason = %turn.state.reason, "rollout"
         );
-        self.changes.weights |= weight_bp != from_bp;
-        if weight_bp < from_bp {
+        let others_out = turn.state.life.cohorts_out() != rollout.state.life.cohorts_out();
+        self.changes.weights |= weight_bp != from_bp || others_out;
+        if weight_bp < from_bp || turn.kind == DecisionKind::RollbackCohort {
             self.changes.forced.push(at);
         }
         if turn.state.life.is_rolled_back() && !rollout.state.life.is_rolled_back() {
@@ -740,7 +742,7 @@ impl Rollout {
 }
 
 /// Why haldane changed something, for the journal.
-fn reason(change: Change, said: &str) -> String {
+fn reason(change: Change, state: &State, said: &str) -> String {
     match change {
         Change::RolledBack(Why::Evidence)
         | Change::Cautioned
@@ -748,6 +750,10 @@ fn reason(change: Change, said: &str) -> String {
         | Change::Returned
         | Change::Promoted => said.to_owned(),
         Change::RolledBack(why) => format!("{}; {said}", why.sentence()),
+        Change::CohortOut => {
+            let cohort = state.life.cohorts_out().last().map_or("", |cohort| &**cohort);
+            format!("cohort {cohort} alone: its evidence passed the threshold; {said}")
+        }
         Change::Tripped => format!("the breaker: most recent canary requests failed; {said}"),
         Change::Guarded => {
             format!("both arms breach an objective since the weight was raised; {said}")

@@ -9,7 +9,7 @@ mod sentence;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,12 +50,15 @@ const RAISE_SHOWS_WITHIN: Duration = Duration::from_secs(600);
 const OVERRULE: f64 = 5.0;
 
 /// What a step is decided by.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// Time since the rollout began. Never goes back.
     pub now: Duration,
     /// The evidence against the canary.
     pub verdict: Verdict,
+    /// A cohort whose evidence passed the threshold while no other cohort shows anything, if there
+    /// is one: see [`Judge::condemned_cohorts`](crate::judge::Judge::condemned_cohorts).
+    pub condemned: Option<Arc<str>>,
     /// The proofs of the stage.
     pub proofs: Proofs,
     /// What the breaker asks for.
@@ -93,6 +96,7 @@ impl Seen {
                 threshold_ln: f64::MAX,
                 lead: None,
             },
+            condemned: None,
             proofs: Proofs {
                 proved: false,
                 undoubted: true,
@@ -141,6 +145,8 @@ pub enum Obstacle {
     NoTraffic,
     /// The placebo shows that blocks are too short.
     Placebo,
+    /// Too few users of the canary can still tell the arms apart.
+    TooFewUsers,
     /// The realised shares do not fit the weights.
     ShareCheck,
     /// The journal cannot be written.
@@ -187,6 +193,8 @@ pub enum Wait {
 pub enum Change {
     /// Rolled back for good.
     RolledBack(Why),
+    /// One cohort was taken away from the canary for good.
+    CohortOut,
     /// The breaker took the weight down to 1 %, or all of it.
     Tripped,
     /// Both arms became bad after a raise, and it was taken back.
@@ -257,6 +265,9 @@ pub struct Rollout {
     guard: Option<Guard>,
     warm_until: Duration,
     wait: Wait,
+    /// Cohorts that were taken away from the canary for good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cohorts_out: Vec<Arc<str>>,
 }
 
 /// The guard against a canary that hurts the baseline, by a database that they share or the like:
@@ -329,6 +340,7 @@ impl Rollout {
             guard: None,
             warm_until: Duration::ZERO,
             wait: Wait::Time,
+            cohorts_out: Vec::new(),
         }
     }
 
@@ -349,6 +361,12 @@ impl Rollout {
     pub(super) fn lower_to(&mut self, most_bp: u16) {
         self.base_bp = self.base_bp.min(most_bp);
         self.weight_bp = self.weight_bp.min(most_bp);
+    }
+
+    /// Cohorts that do not get the canary any more, whatever its weight.
+    #[must_use]
+    pub fn cohorts_out(&self) -> &[Arc<str>] {
+        &self.cohorts_out
     }
 
     /// The stage, from 1; 0 before the first.
@@ -447,7 +465,14 @@ impl Rollout {
             let change = entered.then_some(Change::Entered);
             return Step { rollout: next, change, fresh_proof: entered };
         }
-        if let Some(why) = next.must_roll_back(plan, seen) {
+        let why = next.must_roll_back(plan, seen);
+        let cohort = seen.condemned.as_ref().filter(|it| !self.cohorts_out.contains(it));
+        if let (Some(Why::Evidence), Some(cohort)) = (why, cohort) {
+            next.cohorts_out.push(Arc::clone(cohort));
+            let change = Some(Change::CohortOut);
+            return Step { rollout: next, change, fresh_proof: false };
+        }
+        if let Some(why) = why {
             next.end = Some(End::RolledBack(why));
             next.weight_bp = 0;
             let change = Some(Change::RolledBack(why));
@@ -593,8 +618,9 @@ impl Rollout {
             Some(Obstacle::NoTraffic) => {
                 return self.unless_advanced(Wait::Obstacle(Obstacle::NoTraffic), plan, seen);
             }
+            // Users come one after the other: that counts once the stage has lasted.
+            Some(Obstacle::TooFewUsers) | None => {}
             Some(obstacle) => return Some(Wait::Obstacle(obstacle)),
-            None => {}
         }
         let obstacle = match seen.objectives {
             _ if self.guard.is_some_and(|guard| guard.found == Found::Interference) => {
@@ -614,6 +640,10 @@ impl Rollout {
         let at_least_until = (self.entered + stage.at_least).max(self.warm_until);
         if seen.now < at_least_until {
             return Some(Wait::Time);
+        }
+        if let Some(Obstacle::TooFewUsers) = seen.obstacle {
+            let wait = Wait::Obstacle(Obstacle::TooFewUsers);
+            return self.unless_advanced(wait, plan, seen);
         }
         if seen.canary_requests < LEAST_REQUESTS {
             return self.unless_advanced(Wait::Requests, plan, seen);

@@ -173,18 +173,20 @@ impl View<'_> {
             let routes = &self.table.routes;
             let id = ServiceId(at.service as u32);
             let policies = &routes.service(id).cohorts;
+            let dial = self.table.dials.of(id);
+            let arm = ArmIndex(at.canary as u8 + 1);
             let named = (0..routes.cohort_count()).filter(|cohort| {
                 *cohort == 0
+                    || dial.zeros().contains(&(CohortId(*cohort as u16), arm))
                     || policies.get(*cohort).is_some_and(|it| *it != CohortPolicy::default())
             });
-            let arm = ArmIndex(at.canary as u8 + 1);
             views.extend(named.map(|cohort| {
                 let cohort = CohortId(cohort as u16);
                 WeightView {
                     service: rollout.service.clone(),
                     canary: rollout.canary.clone(),
                     cohort: routes.cohort_name(cohort).into(),
-                    weight_bp: self.table.dials.of(id).weight_bp(cohort, arm),
+                    weight_bp: dial.weight_bp(cohort, arm),
                 }
             }));
         }

@@ -37,6 +37,7 @@ impl Dials {
 #[derive(Clone, Debug)]
 pub struct ServiceDial {
     weights_bp: Vec<u16>,
+    zeros: Box<[(CohortId, ArmIndex)]>,
     /// For cohorts without a policy.
     usual: Table,
     /// For the others.
@@ -76,6 +77,7 @@ impl ServiceDial {
             by_cohort: Box::default(),
             before: None,
             weights_bp,
+            zeros: zeros.into(),
         };
         dial.by_cohort = (0..cohorts)
             .map(|cohort| {
@@ -109,6 +111,12 @@ impl ServiceDial {
     #[must_use]
     pub fn weights_bp(&self) -> &[u16] {
         &self.weights_bp
+    }
+
+    /// The canaries that are at 0 in some cohorts alone, in the order given.
+    #[must_use]
+    pub fn zeros(&self) -> &[(CohortId, ArmIndex)] {
+        &self.zeros
     }
 
     /// The weight of an arm in a cohort, caps and pins included, in buckets of 0.01 %. An arm that

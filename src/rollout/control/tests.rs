@@ -2,6 +2,8 @@
 
 use std::{fs, sync::Arc};
 
+mod judged;
+
 use super::*;
 use crate::{
     measure::{Head, Kind, Outcome, RecorderId},

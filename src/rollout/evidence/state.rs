@@ -1,7 +1,7 @@
 //! What the evidence has come to. It changes by inputs alone, so that the same inputs make the
 //! same evidence, and it can be written down as it is.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use super::{
     yardstick::RUNGS,
 };
 use crate::{
-    judge::{self, ArmCounts, Ending, Judge, Lag, Pods},
+    judge::{self, ArmCounts, Ending, Judge, Lag, Level, Pods},
     measure::{Block, Cut, Epoch, MAX_UNITS, Tick, Units},
 };
 
@@ -296,9 +296,12 @@ impl EvidenceSnapshot {
         others_bp: u16,
         obstacle: Option<Obstacle>,
     ) -> Seen {
+        let verdict = self.judge.verdict();
+        let condemns = verdict.level == Level::Rollback;
         Seen {
             now,
-            verdict: self.judge.verdict(),
+            verdict,
+            condemned: condemns.then(|| self.condemned()).flatten(),
             proofs: self.judge.promotion(),
             breaker: self.judge.breaker(),
             suspected: std::mem::take(&mut self.suspected),
@@ -309,6 +312,10 @@ impl EvidenceSnapshot {
             obstacle,
             block_ends: true,
         }
+    }
+
+    fn condemned(&self) -> Option<Arc<str>> {
+        self.judge.condemned_cohorts().next().map(Arc::from)
     }
 
     fn feed(&mut self, fed: &FedBlock) {

@@ -8,6 +8,14 @@ impl Rollout {
     /// ([`Judge::reason`](crate::judge::Judge::reason)).
     #[must_use]
     pub fn sentence(&self, plan: &Plan) -> String {
+        let mut sentence = self.doing(plan);
+        if !self.cohorts_out.is_empty() && !self.is_rolled_back() {
+            sentence += &format!("; rolled back for cohort {}", self.cohorts_out.join(", "));
+        }
+        sentence
+    }
+
+    fn doing(&self, plan: &Plan) -> String {
         let at = percent(self.weight_bp);
         match self.end {
             Some(End::RolledBack(why)) => return format!("rolled back: {}", why.sentence()),
@@ -84,6 +92,9 @@ const fn waiting(wait: Wait) -> &'static str {
         Wait::Obstacle(Obstacle::NoTraffic) => "waits for traffic",
         Wait::Obstacle(Obstacle::Placebo) => {
             "holds: baseline pods differ among themselves, so differences prove nothing (placebo)"
+        }
+        Wait::Obstacle(Obstacle::TooFewUsers) => {
+            "holds: too few users of the canary can still tell the arms apart"
         }
         Wait::Obstacle(Obstacle::ShareCheck) => {
             "holds: the arms' shares of the requests do not fit the weights"

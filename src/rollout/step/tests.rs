@@ -38,6 +38,7 @@ fn fine(now: u64) -> Seen {
             threshold_ln: 1000.0_f64.ln(),
             lead: None,
         },
+        condemned: None,
         proofs: Proofs {
             proved: true,
             undoubted: true,
@@ -493,4 +494,41 @@ fn a_state_survives_being_written_down() {
     story.see(&doubtful(10));
     let text = serde_json::to_string(&story.rollout).unwrap();
     assert_eq!(serde_json::from_str::<Rollout>(&text).unwrap(), story.rollout);
+}
+
+#[test]
+fn a_cohort_that_is_condemned_alone_goes_alone_and_stays_away_until_a_retry() {
+    let condemned = |now, cohort: &str| {
+        let mut seen = Seen { condemned: Some(cohort.into()), ..fine(now) };
+        seen.verdict.level = Level::Rollback;
+        seen
+    };
+    let plan = plan(&[2_500, 10_000]);
+    let life = Rollout::start(&plan, None, 0);
+    let step = life.step(&plan, &condemned(10, "ios"));
+    assert_eq!(step.change, Some(Change::CohortOut));
+    assert_eq!(
+        (step.rollout.weight_bp(), step.rollout.cohorts_out()),
+        (2_500, &["ios".into()][..])
+    );
+    assert!(step.rollout.sentence(&plan).contains("rolled back for cohort ios"));
+    let next = step.rollout.step(&plan, &fine(130)).rollout;
+    assert_eq!((next.weight_bp(), next.cohorts_out().len()), (10_000, 1));
+    // What is condemned although it is out already is the rest.
+    let rest = step.rollout.step(&plan, &condemned(11, "ios"));
+    assert_eq!(rest.change, Some(Change::RolledBack(Why::Evidence)));
+    let retried = rest.rollout.retry(&plan, None, 0).unwrap();
+    assert_eq!(retried.cohorts_out().len(), 0);
+}
+
+#[test]
+fn too_few_users_hold_a_stage_that_has_lasted() {
+    let plan = plan(&[2_500, 10_000]);
+    let few = |now| Seen { obstacle: Some(Obstacle::TooFewUsers), ..fine(now) };
+    let life = Rollout::start(&plan, None, 0);
+    let early = life.step(&plan, &few(10)).rollout;
+    assert_eq!((early.wait(), early.phase()), (Wait::Time, Phase::Progressing));
+    let held = early.step(&plan, &few(130)).rollout;
+    assert_eq!((held.stage(), held.phase()), (1, Phase::Holding));
+    assert!(held.sentence(&plan).contains("too few users"));
 }

@@ -1,0 +1,207 @@
+//! Rollouts that are judged, tick by tick with made-up moments: requests in, weights out.
+
+use std::{path::Path, thread::JoinHandle};
+
+use super::*;
+use crate::{
+    measure::Head,
+    rollout::{
+        DecisionKind, NewConfig, Replay, Start, read_journal,
+        running::{SetUp, WorkerLink, set_up},
+    },
+};
+
+/// A control plane whose ticks are taken by hand.
+struct Played {
+    control: Control,
+    link: WorkerLink,
+    _messages: Receiver<Message>,
+    journal: JoinHandle<()>,
+    started: Instant,
+    tick: u32,
+}
+
+impl Played {
+    fn start(world: &World, state_dir: &Path) -> Self {
+        let NewConfig { routes, settings, config_hash } = world.config(state_dir);
+        let started = Instant::now();
+        let SetUp { control, mut links, messages, journal, .. } =
+            set_up(Start { settings, routes, config_hash, workers: 1, started }).unwrap();
+        let link = links.remove(0);
+        let mut played = Self { control, link, _messages: messages, journal, started, tick: 0 };
+        played.settle();
+        played
+    }
+
+    /// Lets a raise that waits for the disk come into force.
+    fn settle(&mut self) {
+        while !self.control.is_settled() {
+            self.control.settle(self.moment());
+            std::thread::yield_now();
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        let now = self.started + Tick::LENGTH * self.tick;
+        Moment { now, wall: SystemTime::now() }
+    }
+
+    /// A tick of requests without users; `fails` says by arm, cohort and number which do.
+    fn tick(&mut self, fails: impl Fn(u8, u16, u32) -> bool) {
+        self.tick_of(0, fails);
+    }
+
+    /// The same where there are so many users, if any.
+    fn tick_of(&mut self, users: u32, fails: impl Fn(u8, u16, u32) -> bool) {
+        let table = self.control.table.load_full();
+        let cohorts = table.routes.cohort_count() as u32;
+        let mut events = Vec::new();
+        for number in self.tick * 80..self.tick * 80 + 80 {
+            let cohort = CohortId((number % cohorts) as u16);
+            let key = if users > 0 { number % users } else { number / cohorts };
+            let bucket = key.wrapping_mul(7919) % BUCKETS;
+            let arm = table.dials.of(ServiceId(0)).arm(cohort, bucket as u16);
+            let id = table.routes.route_at(RouteId(0)).recorders.at(cohort, arm);
+            let failed = fails(arm.0, cohort.0, number);
+            let outcome = if failed { Outcome::Failed } else { Outcome::Ok };
+            let ended = Kind::Ended { outcome, head: Head::Untold };
+            for kind in [Kind::Assigned, ended] {
+                let mut event = Event::new(kind, table.epoch, false);
+                event.recorder = id;
+                event.arrival = Tick(self.tick);
+                event.unit = if users > 0 { u64::from(key) + 1 } else { 0 };
+                if kind != Kind::Assigned {
+                    event.first_byte_us = 10_000 + number * 101 % 20_000;
+                    event.age_us = event.first_byte_us;
+                }
+                events.push(event);
+            }
+        }
+        self.end_tick(events);
+    }
+
+    fn end_tick(&mut self, events: Vec<Event>) {
+        self.tick += 1;
+        let through = Tick::LENGTH * self.tick;
+        self.link.batches.try_send(batch(through, events)).unwrap();
+        self.control.tick(self.moment());
+        self.settle();
+    }
+
+    fn life(&self) -> &crate::rollout::Rollout {
+        &self.control.steering.of(0)[0].state.life
+    }
+
+    fn weight_bp(&self, cohort: u16) -> u16 {
+        self.control.table.load().dials.of(ServiceId(0)).weight_bp(CohortId(cohort), ArmIndex(1))
+    }
+
+    fn end(self) {
+        drop(self.control);
+        self.journal.join().unwrap();
+    }
+}
+
+const BUCKETS: u32 = crate::routing::BUCKETS as u32;
+
+fn shop() -> World {
+    let mut world = World::new(&[2000]);
+    world.cohorts = vec!["ios"];
+    world.manual = false;
+    world
+}
+
+/// Until the cohort `ios` is out: there a fourth of the canary's requests fails.
+fn until_out(played: &mut Played) {
+    for _ in 0..300 {
+        played.tick(|_, _, number| number.is_multiple_of(997));
+    }
+    for _ in 0..1500 {
+        played.tick(|arm, cohort, number| arm == 1 && cohort == 1 && number.is_multiple_of(31));
+        if !played.life().cohorts_out().is_empty() || played.life().is_rolled_back() {
+            return;
+        }
+    }
+}
+
+fn assert_replays(state_dir: &Path, judged: u64) {
+    let mut replay = Replay::default();
+    read_journal(state_dir, |place, line| replay.take(place, &line)).unwrap();
+    let outcome = replay.outcome();
+    assert!(outcome.is_same() && outcome.same >= judged, "{outcome:?}");
+}
+
+#[test]
+fn a_cohort_that_alone_is_worse_is_rolled_back_alone() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let world = shop();
+    let mut played = Played::start(&world, state_dir.path());
+    until_out(&mut played);
+    assert_eq!(played.life().cohorts_out(), ["ios".into()]);
+    assert_eq!(played.weight_bp(1), 0);
+    assert!(played.weight_bp(0) > 0);
+    let last = played.control.steering.recent().last().unwrap();
+    assert_eq!(last.action, DecisionKind::RollbackCohort);
+    assert!(last.reason.contains("cohort ios alone"), "{}", last.reason);
+    for _ in 0..300 {
+        played.tick(|_, _, number| number.is_multiple_of(997));
+    }
+    assert!(!played.life().is_rolled_back());
+    let sentence =
+        played.control.view().snapshot(SystemTime::now()).status.rollouts[0].reason.clone();
+    assert!(sentence.contains("rolled back for cohort ios"), "{sentence}");
+    played.end();
+    assert_replays(state_dir.path(), 1);
+    // A process after it does not give the cohort back, and judges the rest on.
+    let mut played = Played::start(&world, state_dir.path());
+    assert_eq!((played.weight_bp(1), played.weight_bp(0) > 0), (0, true));
+    for _ in 0..1500 {
+        played.tick(|arm, cohort, number| arm == 1 && cohort == 0 && number.is_multiple_of(30));
+        if played.life().is_rolled_back() {
+            break;
+        }
+    }
+    assert!(
+        played.life().is_rolled_back(),
+        "{}",
+        played.control.steering.of(0)[0].said.told.sentence
+    );
+    played.end();
+    assert_replays(state_dir.path(), 2);
+}
+
+#[test]
+fn a_retry_gives_a_cohort_the_canary_again() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut played = Played::start(&shop(), state_dir.path());
+    until_out(&mut played);
+    for action in [Action::Abort, Action::Retry] {
+        let (answer, _answered) = oneshot::channel();
+        played.control.take(Message::Command(command(action), answer), played.moment());
+        played.settle();
+    }
+    assert_eq!((played.weight_bp(1), played.life().cohorts_out().len()), (2000, 0));
+    played.end();
+}
+
+#[test]
+fn a_stage_that_few_users_see_is_not_left_by_itself() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(&[100, 200]);
+    world.manual = false;
+    let mut played = Played::start(&world, state_dir.path());
+    for _ in 0..1000 {
+        played.tick_of(1000, |_, _, _| false);
+    }
+    let status = played.control.view().snapshot(SystemTime::now()).status.rollouts[0].clone();
+    assert_eq!((status.stage, status.phase), (1, Phase::Holding), "{}", status.reason);
+    let says = |what: &str| status.reason.contains(what);
+    assert!(says("users that can still tell: ") && says(" of 1000, "), "{}", status.reason);
+    // With more users the stage is over.
+    for _ in 0..1000 {
+        played.tick_of(20_000, |_, _, _| false);
+    }
+    assert_eq!(played.life().stage(), 2);
+    played.end();
+    assert_replays(state_dir.path(), 1);
+}
