@@ -262,7 +262,13 @@ impl Recording {
             pending: None,
             evidence: self.evidence.snapshot(),
         };
-        self.journal.append_snapshot(Memory { decisions: Vec::new(), live: vec![live] }).unwrap();
+        self.journal
+            .append_snapshot(Memory {
+                decisions: Vec::new(),
+                live: vec![live],
+                placebos: Vec::new(),
+            })
+            .unwrap();
     }
 
     /// Ends the process, when everything is on disk.

@@ -17,6 +17,7 @@ use super::{
     asking::WARMING,
     hearing::Hearings,
     journal,
+    placebo::Placebos,
     recall::{Course, Recalled, course},
     state::{State, Turn},
 };
@@ -455,7 +456,12 @@ impl Steering {
     }
 
     /// Tells the journal everything, so that it can begin anew from here.
-    pub(super) fn remember_all(&mut self, hearings: &Hearings, moment: Moment) {
+    pub(super) fn remember_all(
+        &mut self,
+        hearings: &Hearings,
+        placebos: &Placebos,
+        moment: Moment,
+    ) {
         let live = hearings.all().filter_map(|(names, hearing)| {
             let rollout = self.all().find(|(_, rollout)| rollout.names() == *names)?.1;
             let (beginning, evidence) = hearing.state();
@@ -474,7 +480,8 @@ impl Steering {
             self.known.values().map(|decision| Decision::clone(decision)).collect();
         decisions.sort_unstable_by_key(|decision| decision.seq);
         // It had room just now; otherwise it is asked for again.
-        let _ = self.journal.append_snapshot(Memory { decisions, live });
+        let _ =
+            self.journal.append_snapshot(Memory { decisions, live, placebos: placebos.memory() });
     }
 
     /// What the last step went by, at this moment.

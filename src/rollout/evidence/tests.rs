@@ -643,7 +643,7 @@ fn a_route_that_comes_later_gets_evidence_of_its_own() {
     scene.evidence.reshape(subject);
     for _ in 0..600 {
         let wish = |place: u32| {
-            let canary = u32::from(place % 5 == 0);
+            let canary = u32::from(place.is_multiple_of(5));
             let outcome = if canary == 1 { Outcome::Failed } else { Outcome::Ok };
             (8 + canary, 0, outcome, FAST_US)
         };

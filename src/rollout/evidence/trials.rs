@@ -184,7 +184,7 @@ fn of_requests(cells: &[&Cell]) -> TrialCounts {
         started: cells.iter().map(|cell| cell.started).sum(),
         failed: failed.map(|bad| bad.count).sum(),
         beyond_margin: [slow(0), slow(1), 0],
-        shifted: shifted(|place| slow(place)),
+        shifted: shifted(slow),
     }
 }
 
