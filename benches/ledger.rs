@@ -58,7 +58,7 @@ impl Traffic {
             }
             end.age_us = self.latency_us();
             end.first_byte_us = end.age_us;
-            end.wait_us = if random.is_multiple_of(8) { 300 } else { 0 };
+            end = end.with_wait(if random.is_multiple_of(8) { 300 } else { 0 });
             events.push(begin);
             let ticks = (end.age_us / 100_000) as usize;
             self.ends[ticks].push(end);

@@ -126,6 +126,7 @@ fn rollouts(out: &mut Exposition, snapshot: &Snapshot) {
             family.value(&labels, f64::from(u8::from(view.phase == phase)));
         }
     }
+    placebos(out, snapshot);
     let mut family = out.family(
         "haldane_slo_burn_rate",
         Kind::Gauge,
@@ -151,6 +152,29 @@ fn rollouts(out: &mut Exposition, snapshot: &Snapshot) {
                 [("service", &*view.service), ("canary", &*view.canary), ("action", kind.label())];
             family.count(&labels, count);
         }
+    }
+}
+
+fn placebos(out: &mut Exposition, snapshot: &Snapshot) {
+    let mut family = out.family(
+        "haldane_placebo_evidence",
+        Kind::Gauge,
+        "The largest odds of the day against a baseline endpoint that is taken for a canary, by \
+         length of blocks.",
+    );
+    for view in &snapshot.placebos {
+        for (seconds, odds) in &view.evidence {
+            let block = format!("{seconds}s");
+            family.value(&[("service", &*view.service), ("block", &block)], *odds);
+        }
+    }
+    let mut family = out.family(
+        "haldane_placebo_alarms_total",
+        Kind::Counter,
+        "How often endpoints of a baseline turned out to differ so much that promotion stops.",
+    );
+    for view in &snapshot.placebos {
+        family.count(&[("service", &*view.service)], view.alarms);
     }
 }
 
@@ -291,7 +315,8 @@ mod tests {
     use crate::{
         measure::{Counters, Rescues, UpstreamConnections},
         rollout::{
-            CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Status, WeightView,
+            CanaryView, ConfigView, DurationView, PlaceboView, RecorderLabels, RecorderView,
+            Status, WeightView,
         },
     };
 
@@ -336,6 +361,13 @@ mod tests {
                 decisions: [0; DecisionKind::ALL.len()],
             }],
             objectives: Vec::new(),
+            placebos: vec![PlaceboView {
+                service: "shop".into(),
+                evidence: vec![(5, 1.5)],
+                block_seconds: 5,
+                alarm: true,
+                alarms: 2,
+            }],
             sessions_moved: Vec::new(),
             upstreams: vec![UpstreamConnections {
                 upstream: "shop-v2".into(),
@@ -388,6 +420,12 @@ mod tests {
         check("haldane_rollout_phase{service=\"shop\",canary=\"v2\",phase=\"paused\"} 1");
         check("haldane_rollout_phase{service=\"shop\",canary=\"v2\",phase=\"caution\"} 0");
         check("haldane_canary_weight_actual{service=\"shop\",canary=\"v2\"} NaN");
+    }
+
+    #[test]
+    fn a_placebo_shows_its_evidence_and_its_alarms() {
+        check("haldane_placebo_evidence{service=\"shop\",block=\"5s\"} 1.5");
+        check("haldane_placebo_alarms_total{service=\"shop\"} 2");
     }
 
     #[test]

@@ -15,8 +15,9 @@ pub const BLOCK_SECONDS: [u32; 4] = [1, 5, 20, 60];
 const TOO_SHORT: f64 = 20.0;
 const ALARM: f64 = 1000.0;
 
-/// Seconds after which the placebo starts anew.
-const DAY: f64 = 86_400.0;
+/// Seconds after which the placebo starts anew by itself. Another endpoint is picked once a day,
+/// so that is only for those who do not.
+const TWO_DAYS: f64 = 2.0 * 86_400.0;
 
 /// Autocorrelation above which blocks are too short, and the memories in blocks over which it is
 /// taken: a fresh and a long window, and both must exceed it.
@@ -91,7 +92,7 @@ impl Calibration {
     /// Takes in a second of placebo counts, final at [`Lag::Slow`].
     pub fn placebo(&mut self, placebo: &Placebo<'_>) {
         self.seconds += f64::from(placebo.ticks) * TICK_SECONDS;
-        if self.seconds >= DAY {
+        if self.seconds >= TWO_DAYS {
             self.restart();
         }
         let strata = [Stratum {
@@ -124,6 +125,14 @@ impl Calibration {
     pub fn shares(&mut self, ticks: u32, canary: &ArmCounts, baseline: &ArmCounts) {
         for candidate in &mut self.candidates {
             candidate.series.add(ticks, candidate.seconds * 10, canary, baseline);
+        }
+    }
+
+    /// The weights changed, and the shares with them: their series begin anew. What they showed
+    /// holds until there is enough to tell again.
+    pub fn reweighed(&mut self) {
+        for candidate in &mut self.candidates {
+            candidate.series.restart();
         }
     }
 
@@ -186,6 +195,8 @@ struct Autocorrelation {
     before: Option<f64>,
     blocks: u64,
     windows: [Moments; 2],
+    /// Whether the series before this one was correlated.
+    was_correlated: bool,
 }
 
 /// Decayed moments of a series.
@@ -224,9 +235,15 @@ impl Autocorrelation {
         self.before = Some(share);
     }
 
+    fn restart(&mut self) {
+        *self = Self { was_correlated: self.is_correlated(), ..Self::default() };
+    }
+
     fn is_correlated(&self) -> bool {
-        self.blocks as f64 >= 2.0 * MEMORIES[0]
-            && self.windows.iter().all(|w| w.product > CORRELATED * w.variance)
+        if (self.blocks as f64) < 2.0 * MEMORIES[0] {
+            return self.was_correlated;
+        }
+        self.windows.iter().all(|w| w.product > CORRELATED * w.variance)
     }
 }
 
@@ -297,5 +314,23 @@ mod tests {
             calibration.shares(10, &counts(50, slow), &counts(450, 45));
         }
         assert!(calibration.block_ticks() > 50);
+    }
+
+    #[test]
+    fn what_shares_showed_outlives_a_change_of_weights() {
+        let mut calibration = Calibration::default();
+        for second in 0..7200_u64 {
+            let slow = if second / 3 % 7 == 0 { 20 } else { 2 };
+            calibration.shares(10, &counts(50, slow), &counts(450, 45));
+        }
+        let before = calibration.block_ticks();
+        calibration.reweighed();
+        calibration.reweighed();
+        assert_eq!(calibration.block_ticks(), before);
+        for second in 0..7200_u64 {
+            let slow = 4 + second * 7919 % 13 % 3;
+            calibration.shares(10, &counts(250, slow), &counts(250, 25));
+        }
+        assert_eq!(calibration.block_ticks(), 50);
     }
 }

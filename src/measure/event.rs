@@ -70,6 +70,24 @@ impl Epoch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecorderId(pub u32);
 
+/// Names an endpoint of an upstream by its place; all beyond the 255th are one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct EndpointNumber(u8);
+
+impl EndpointNumber {
+    /// No endpoint: the request was not sent.
+    pub const NONE: Self = Self(0);
+
+    /// Endpoints that can be told apart.
+    pub const MOST: usize = u8::MAX as usize;
+
+    /// The endpoint at a place of the upstream's list, from 0.
+    #[must_use]
+    pub fn of(place: usize) -> Self {
+        Self((place + 1).min(Self::MOST) as u8)
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -151,13 +169,15 @@ pub struct Event {
     pub first_byte_us: u32,
     /// From the arrival to this event, in microseconds; saturates at about 71 minutes.
     pub age_us: u32,
-    /// Waiting for a connection, in microseconds: connecting, or queueing for a pooled one.
-    pub wait_us: u32,
+    /// The endpoint in the upper 8 bits, waiting in the lower 24.
+    sent: u32,
 }
 
 const EXCLUDED: u8 = 0x80;
 const REFUSED: u8 = 0x40;
 const HEAD_SHIFT: u8 = 4;
+const ENDPOINT_SHIFT: u8 = 24;
+const MAX_WAIT_US: u32 = (1 << ENDPOINT_SHIFT) - 1;
 
 impl Event {
     /// An event of `kind` for a request assigned under `epoch`. `excluded` requests (forced,
@@ -187,7 +207,7 @@ impl Event {
             stamp: (epoch.number() << 8) | code as u32,
             first_byte_us: 0,
             age_us: 0,
-            wait_us: 0,
+            sent: 0,
         }
     }
 
@@ -218,6 +238,34 @@ impl Event {
         }
     }
 
+    /// The same for a request that waited for a connection (connecting, or queueing for a pooled
+    /// one) for so many microseconds; saturates at about 17 s.
+    #[must_use]
+    pub const fn with_wait(mut self, wait_us: u32) -> Self {
+        let wait_us = if wait_us < MAX_WAIT_US { wait_us } else { MAX_WAIT_US };
+        self.sent = (self.sent & !MAX_WAIT_US) | wait_us;
+        self
+    }
+
+    /// How long the request waited for a connection, in microseconds.
+    #[must_use]
+    pub const fn wait_us(&self) -> u32 {
+        self.sent & MAX_WAIT_US
+    }
+
+    /// The same for a request that was sent to an endpoint.
+    #[must_use]
+    pub const fn with_endpoint(mut self, endpoint: EndpointNumber) -> Self {
+        self.sent = (self.sent & MAX_WAIT_US) | ((endpoint.0 as u32) << ENDPOINT_SHIFT);
+        self
+    }
+
+    /// The endpoint that the request was sent to last.
+    #[must_use]
+    pub const fn endpoint(&self) -> EndpointNumber {
+        EndpointNumber((self.sent >> ENDPOINT_SHIFT) as u8)
+    }
+
     /// The same for a request that was refused: answered with a 4xx that is no failure.
     #[must_use]
     pub const fn of_refused(mut self) -> Self {
@@ -245,6 +293,22 @@ mod tests {
     #[test]
     fn an_event_is_thirty_two_bytes() {
         assert_eq!(size_of::<Event>(), 32);
+    }
+
+    #[test]
+    fn waiting_and_endpoint_keep_out_of_each_others_way() {
+        let event = Event::new(Kind::Assigned, Epoch::new(1), false);
+        assert_eq!((event.wait_us(), event.endpoint()), (0, EndpointNumber::NONE));
+        for (place, wait_us) in [(0, 1), (200, MAX_WAIT_US), (9999, u32::MAX)] {
+            let sent = event.with_wait(wait_us).with_endpoint(EndpointNumber::of(place));
+            assert_eq!(
+                (sent.wait_us(), sent.endpoint()),
+                (wait_us.min(MAX_WAIT_US), EndpointNumber::of(place))
+            );
+            assert_eq!(sent.with_wait(7).endpoint(), sent.endpoint());
+        }
+        assert_eq!(EndpointNumber::of(254), EndpointNumber::of(300));
+        assert_ne!(EndpointNumber::of(0), EndpointNumber::NONE);
     }
 
     #[test]

@@ -31,8 +31,8 @@ impl Facts {
 /// What an event means for the evidence.
 #[inline]
 pub(super) fn facts(event: &Event, judging: Judging) -> Facts {
-    let age_us = credited(event.age_us, event.wait_us);
-    let first_byte_us = credited(event.first_byte_us, event.wait_us);
+    let age_us = credited(event.age_us, event.wait_us());
+    let first_byte_us = credited(event.first_byte_us, event.wait_us());
     match (event.kind(), judging) {
         (Kind::Assigned, _) => Facts::one(Fact::Assigned),
         (Kind::Answered { .. }, Judging::Total) => Facts::NONE,
@@ -89,7 +89,7 @@ mod tests {
         let mut event = Event::new(kind, Epoch::new(1), false);
         event.first_byte_us = 400_000;
         event.age_us = 900_000;
-        event.wait_us = 300_000;
+        event = event.with_wait(300_000);
         assert_eq!(facts(&event, judging), Facts { what, failed }, "{kind:?} {judging:?}");
     }
 

@@ -315,7 +315,7 @@ impl Counts {
                 self.latencies.over(Times {
                     first_byte_us: event.first_byte_us,
                     total_us: event.age_us,
-                    wait_us: event.wait_us,
+                    wait_us: event.wait_us(),
                 });
             }
         }

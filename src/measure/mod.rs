@@ -23,7 +23,9 @@ pub use batch::{Batch, OVERHEAD_BUCKETS, overhead_bucket};
 pub use blocks::{Bad, Bank, Block, BlockBuilder, Cell, Cut, Member};
 pub use counters::Counters;
 pub use deadlines::{Deadlines, MAX_DEADLINE_US, MAX_DEADLINES};
-pub use event::{Epoch, Event, Head, Kind, Outcome, RecorderId, Tick, WAIT_CREDIT_US};
+pub use event::{
+    EndpointNumber, Epoch, Event, Head, Kind, Outcome, RecorderId, Tick, WAIT_CREDIT_US,
+};
 pub use facts::Judging;
 pub use latency::{DURATION_BOUNDS_US, Durations, Latencies, Window};
 pub use ledger::{Ledger, MAX_WITH_SLOTS, RecorderKey};

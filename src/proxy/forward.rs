@@ -21,7 +21,7 @@ use super::{
     headers::{self, Forwarding},
     observe::Observation,
     target::Target,
-    upstream::{Lease, Pool, SendError},
+    upstream::{ConnectError, Lease, Pool, SendError},
 };
 use crate::routing::{Arm, Rewrite, Route, Service};
 
@@ -214,7 +214,15 @@ pub(super) async fn exchange(
         observation.prepared();
     }
     loop {
-        let leased = deadline.bound(pool.lease(attempts >= POOLED_ATTEMPTS)).await;
+        let endpoint = pool.pick();
+        if let (Some(endpoint), Some(observation)) = (endpoint, &mut observation) {
+            observation.sent_to(endpoint.number());
+        }
+        let leased = async {
+            let endpoint = endpoint.ok_or(ConnectError::NoEndpoint)?;
+            endpoint.lease(attempts >= POOLED_ATTEMPTS).await
+        };
+        let leased = deadline.bound(leased).await;
         let mut lease = match leased {
             Ok(Ok(lease)) => lease,
             Ok(Err(error)) => {

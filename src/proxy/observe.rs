@@ -12,7 +12,8 @@ use std::{
 
 use super::clock::{Clock, micros};
 use crate::measure::{
-    Batch, Epoch, Event, Head, Kind, OVERHEAD_BUCKETS, Outcome, RecorderId, Tick, overhead_bucket,
+    Batch, EndpointNumber, Epoch, Event, Head, Kind, OVERHEAD_BUCKETS, Outcome, RecorderId, Tick,
+    overhead_bucket,
 };
 
 /// Most events that a worker holds between two hand-overs; beyond it events are dropped and the
@@ -115,6 +116,7 @@ pub(super) struct Observation {
     buffer: Rc<EventBuffer>,
     request: Observed,
     wait: Duration,
+    endpoint: EndpointNumber,
     first_byte: Option<Duration>,
     failed: bool,
     refused: bool,
@@ -129,6 +131,7 @@ impl Observation {
             buffer: Rc::clone(buffer),
             request,
             wait: Duration::ZERO,
+            endpoint: EndpointNumber::NONE,
             first_byte: None,
             failed: false,
             refused: false,
@@ -147,6 +150,11 @@ impl Observation {
     /// Notes time spent on waiting for a connection.
     pub(super) fn waited(&mut self, wait: Duration) {
         self.wait += wait;
+    }
+
+    /// Notes the endpoint that it is sent to.
+    pub(super) fn sent_to(&mut self, endpoint: EndpointNumber) {
+        self.endpoint = endpoint;
     }
 
     /// The request is ready to be sent: what lies between its arrival and now is the proxy's own
@@ -216,8 +224,7 @@ impl Observation {
         event.arrival = Tick::at(self.request.arrived);
         event.first_byte_us = first_byte_us;
         event.age_us = age_us;
-        event.wait_us = micros(self.wait);
-        self.buffer.push(event);
+        self.buffer.push(event.with_wait(micros(self.wait)).with_endpoint(self.endpoint));
     }
 }
 
@@ -261,6 +268,7 @@ mod tests {
         let buffer = Rc::new(EventBuffer::new(Clock::new(Instant::now())));
         let mut observation = Observation::begin(&buffer, observed());
         tokio::time::advance(Duration::from_millis(20)).await;
+        observation.sent_to(EndpointNumber::of(2));
         observation.head(false);
         observation.streams();
         observation.streams();
@@ -271,6 +279,8 @@ mod tests {
         assert_eq!(events[1].age_us, 20_000);
         assert_eq!(events[2].kind(), Kind::Ended { outcome: Outcome::Ok, head: Head::Good });
         assert_eq!((events[2].first_byte_us, events[2].age_us), (20_000, 100_000));
+        assert_eq!(events[0].endpoint(), EndpointNumber::NONE);
+        assert_eq!(events[2].endpoint(), EndpointNumber::of(2));
         assert_eq!(events.len(), 3);
     }
 

@@ -26,7 +26,10 @@ use tokio::{
 };
 
 use super::{body::RequestBody, clock::Clock, deadline::Deadlines, stream::Socket};
-use crate::routing::{Endpoint, Protocol, Upstream};
+use crate::{
+    measure::EndpointNumber,
+    routing::{Endpoint, Protocol, Upstream},
+};
 
 /// Most requests that wait for a connection to one endpoint on one worker.
 const MAX_WAITING: usize = 1024;
@@ -86,8 +89,10 @@ impl Pool {
         let endpoints = spec
             .endpoints
             .iter()
-            .map(|endpoint| {
+            .enumerate()
+            .map(|(place, endpoint)| {
                 Rc::new(EndpointPool {
+                    number: EndpointNumber::of(place),
                     spec: Arc::clone(spec),
                     endpoint: endpoint.clone(),
                     clock,
@@ -122,12 +127,11 @@ impl Pool {
 
     /// A connection that is ready for a request; a new one if `fresh`.
     pub(super) async fn lease(&self, fresh: bool) -> Result<Lease, ConnectError> {
-        let endpoint = self.pick().ok_or(ConnectError::NoEndpoint)?;
-        endpoint.lease(fresh).await
+        self.pick().ok_or(ConnectError::NoEndpoint)?.lease(fresh).await
     }
 
     /// The endpoint with the fewest requests, in turn among equals.
-    fn pick(&self) -> Option<&Rc<EndpointPool>> {
+    pub(super) fn pick(&self) -> Option<&Rc<EndpointPool>> {
         if let [only] = self.endpoints.as_slice() {
             return Some(only);
         }
@@ -161,7 +165,8 @@ impl Pool {
 
 /// The connections of one worker to one endpoint.
 #[derive(Debug)]
-struct EndpointPool {
+pub(super) struct EndpointPool {
+    number: EndpointNumber,
     spec: Arc<Upstream>,
     endpoint: Endpoint,
     clock: Clock,
@@ -210,7 +215,13 @@ impl EndpointPool {
         (counts.in_use + counts.connecting) as usize + self.waiting.get()
     }
 
-    async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, ConnectError> {
+    /// Which of its upstream's endpoints it is.
+    pub(super) fn number(&self) -> EndpointNumber {
+        self.number
+    }
+
+    /// A connection that is ready for a request; a new one if `fresh`.
+    pub(super) async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, ConnectError> {
         let mut asked = None;
         loop {
             if !fresh && let Some(idle) = self.pop() {

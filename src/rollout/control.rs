@@ -22,9 +22,10 @@ use super::{
     hearing::{About, Hearings, Now},
     layout::{self, Layout, OutOfIds},
     objectives::Objectives,
+    placebo::Placebos,
     sessions::Sessions,
     shares::Shares,
-    steering::{At, Changes, Counted, Moment, Rollout, Steering, reply},
+    steering::{At, Changes, Counted, Known, Moment, Rollout, Steering, reply},
     view::{Beginnings, View},
     workers::Workers,
 };
@@ -69,6 +70,7 @@ pub(super) struct Control {
     objectives: Objectives,
     shares: Shares,
     headroom: Headroom,
+    placebos: Placebos,
     sessions: Sessions,
     asking: Asking,
     /// Whether some weight is still on its way down.
@@ -93,6 +95,7 @@ pub(super) struct Parts {
     pub(super) ends: Vec<WorkerEnd>,
     pub(super) config: NewConfig,
     pub(super) steering: Steering,
+    pub(super) placebos: Placebos,
 }
 
 impl Control {
@@ -129,6 +132,7 @@ impl Control {
             objectives: Objectives::default(),
             shares: Shares::default(),
             headroom: Headroom::default(),
+            placebos: parts.placebos,
             sessions: Sessions::default(),
             asking: Asking::default(),
             descending: false,
@@ -142,7 +146,7 @@ impl Control {
         };
         control.steering.plan(&control.settings.services, config_hash, moment);
         let changes = control.steering.take_changes();
-        control.lay_out()?;
+        control.lay_out(moment.wall)?;
         control.store(true);
         control.hold_hearings(&changes, moment);
         Ok(control)
@@ -214,6 +218,7 @@ impl Control {
         self.ledger.observe(moment.now - self.started);
         self.groups.refresh(&self.ledger, tick);
         self.objectives.read(&self.ledger, tick);
+        self.placebos.tick(&self.ledger, tick, moment.wall);
         self.judge(tick, moment);
         self.ask(moment);
         self.settle(moment);
@@ -241,6 +246,7 @@ impl Control {
             for mut batch in end.batches.try_iter().take(end.batches.len()) {
                 self.hearings.notice(&batch);
                 self.sessions.notice(&batch);
+                self.placebos.notice(&batch);
                 self.ledger.apply(&batch, tick);
                 self.workers.take(&mut batch);
                 let mut events = batch.events;
@@ -267,6 +273,11 @@ impl Control {
             for note in hearing.notes() {
                 self.steering.record(at, note, moment);
             }
+            if let Some(ticks) = self.placebos.block_ticks(&names[0]) {
+                hearing.calibrate(ticks);
+            }
+            let obstacle =
+                obstacle.or(self.placebos.alarms(&names[0]).then_some(Obstacle::Placebo));
             if hearing.is_due(tick) {
                 let now = self.steering.time_of(at, moment);
                 let (objectives, breached) = self.objectives.standing(at.service, at.canary);
@@ -282,7 +293,8 @@ impl Control {
             }
         }
         if self.steering.wants_snapshot() {
-            self.steering.remember_all(&self.hearings, &self.counted, moment);
+            let known = Known { counted: &self.counted, placebos: &self.placebos };
+            self.steering.remember_all(&self.hearings, known, moment);
         }
     }
 
@@ -409,7 +421,7 @@ impl Control {
             self.begin(*at);
         }
         let released = !changes.begun.is_empty() && self.versions() != self.versions;
-        if released && let Err(OutOfIds) = self.lay_out() {
+        if released && let Err(OutOfIds) = self.lay_out(moment.wall) {
             tracing::error!("no recorder ids are left: the new version counts as the one before");
         }
         for at in &changes.rolled_back {
@@ -477,7 +489,7 @@ impl Control {
         for at in &changes.begun {
             self.begin(*at);
         }
-        let laid = self.lay_out();
+        let laid = self.lay_out(moment.wall);
         debug_assert_eq!(laid, Ok(()), "there was room");
         self.store(true);
         self.hold_hearings(&changes, moment);
@@ -495,12 +507,13 @@ impl Control {
     }
 
     /// Gives the routes their recorders, under the versions that are being rolled out.
-    fn lay_out(&mut self) -> Result<(), OutOfIds> {
+    fn lay_out(&mut self, wall: SystemTime) -> Result<(), OutOfIds> {
         let versions = self.versions();
         self.layout.lay(&mut self.routes, &versions, &mut self.ledger)?;
         self.versions = versions;
         self.groups.arrange(self.layout.current());
         self.sessions.arrange(self.layout.current());
+        self.placebos.arrange(&self.routes, self.layout.current(), wall);
         self.objectives.arrange(&self.settings, &self.routes, self.layout.current());
         Ok(())
     }
@@ -530,6 +543,7 @@ impl Control {
         let routes =
             if new_routes { Arc::new(self.routes.clone()) } else { Arc::clone(&before.routes) };
         let mut descending = false;
+        let mut placebos = std::mem::take(&mut self.placebos);
         let dial = |(service, it): (usize, &Service)| {
             let rollouts = self.steering.of(service);
             let id = ServiceId(service as u32);
@@ -542,6 +556,7 @@ impl Control {
                 self.headroom.descend(&it.name, in_force, &targets)
             };
             descending |= weights_bp != targets;
+            placebos.reweigh(&it.name, &weights_bp);
             let drains = self.asking.is_draining(&it.name);
             let zeros = zeros(&routes, it, rollouts);
             match (!new_routes).then(|| before.dials.of(id)) {
@@ -560,6 +575,7 @@ impl Control {
         };
         let dials = routes.services().iter().enumerate().map(dial).collect();
         self.descending = descending;
+        self.placebos = placebos;
         let epoch = before.epoch.next();
         let table = LiveTable { routes, dials: Arc::new(Dials::new(dials)), epoch, asks };
         drop(before);
@@ -581,6 +597,7 @@ impl Control {
             groups: &self.groups,
             shares: &self.shares,
             objectives: &self.objectives,
+            placebos: &self.placebos,
             sessions: &self.sessions,
             workers: &self.workers,
             beginnings: &self.beginnings,

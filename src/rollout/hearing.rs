@@ -459,6 +459,15 @@ impl Hearing {
         self.note(input);
     }
 
+    /// The length of blocks that is needed here; where the plan leaves it open, the next ones have
+    /// it.
+    pub(super) fn calibrate(&mut self, ticks: u32) {
+        let fixed = self.beginning.plan.as_ref().is_some_and(|plan| plan.judge.block.is_some());
+        if !fixed && let Some(input) = self.evidence.set_block_ticks(ticks) {
+            self.note(input);
+        }
+    }
+
     /// The proof of the stage begins anew, under the same weights.
     pub(super) fn enter_stage(&mut self, tick: Tick) {
         self.userless = 0;
@@ -507,14 +516,27 @@ impl Hearing {
             told: Told {
                 odds: verdict.odds(),
                 needs: verdict.threshold_ln.exp(),
-                sentence: match self.by_users() {
-                    Some(tellers) => format!("{}; {}", judge.reason(), tellers.sentence()),
-                    None => judge.reason(),
-                },
+                sentence: self.sentence(),
                 requests: self.evidence.requests(),
                 excess_bad: self.evidence.excess_bad(),
             },
         }
+    }
+
+    fn sentence(&self) -> String {
+        let judge = self.evidence.judge();
+        let mut sentence = judge.reason();
+        if let Some(tellers) = self.by_users() {
+            sentence += &format!("; {}", tellers.sentence());
+        }
+        let block_ticks = judge.block_ticks();
+        if block_ticks > self.evidence.subject().judge.block_ticks {
+            let seconds = block_ticks / 10;
+            sentence += &format!(
+                "; judged in blocks of {seconds} s, because single pods differ for seconds here"
+            );
+        }
+        sentence
     }
 
     /// The users who can still tell, where the canary's requests are theirs: requests that throw

@@ -13,6 +13,7 @@ mod history;
 mod journal;
 mod layout;
 mod objectives;
+mod placebo;
 mod plan;
 mod recall;
 mod record;
@@ -45,6 +46,7 @@ pub use handle::{Action, Command, Handle, NewConfig, Refused};
 pub use history::{Wanted, history};
 pub use journal::{Chain, JournalCounts, Line, Place, ReadError, read_journal};
 pub use objectives::ObjectiveView;
+pub use placebo::PlaceboMemory;
 pub use plan::{
     CanaryPlan, Fallback, Inconclusive, JournalSettings, JudgeSettings, Margin, Plan, Risk,
     ServicePlan, SessionPolicy, Settings, Slo, Stage, Tolerance,
@@ -55,7 +57,8 @@ pub use replay::{Outcome, Replay};
 pub use report::{NoReport, Report, ReportForm};
 pub use running::{Running, Start, StartError, WorkerLink, start};
 pub use snapshot::{
-    CanaryView, ConfigView, DurationView, RecorderLabels, RecorderView, Snapshot, WeightView,
+    CanaryView, ConfigView, DurationView, PlaceboView, RecorderLabels, RecorderView, Snapshot,
+    WeightView,
 };
 pub use status::{ArmStatus, Phase, RolloutStatus, RouteStatus, Status, Verdict};
 pub use step::{Change, Forbidden, Obstacle, Rollout, Seen, Standing, Step, Wait, Why};

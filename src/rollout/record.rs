@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Decision, EvidenceInput, EvidenceSnapshot, JudgedRoute, Obstacle, Plan, Rollout, Seen, Split,
-    Standing, Subject, Tolerance, plan::Margin,
+    Decision, EvidenceInput, EvidenceSnapshot, JudgedRoute, Obstacle, PlaceboMemory, Plan, Rollout,
+    Seen, Split, Standing, Subject, Tolerance, plan::Margin,
 };
 use crate::{
     judge::{JudgeConfig, Pods},
@@ -126,6 +126,9 @@ pub struct Memory {
     pub decisions: Vec<Decision>,
     /// The rollouts that are judged.
     pub live: Vec<LiveRollout>,
+    /// What the placebos know, by service.
+    #[serde(default)]
+    pub placebos: Vec<(Arc<str>, PlaceboMemory)>,
 }
 
 /// A rollout that is judged.

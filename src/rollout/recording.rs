@@ -263,7 +263,13 @@ impl Recording {
             evidence: self.evidence.snapshot(),
             counts: Vec::new(),
         };
-        self.journal.append_snapshot(Memory { decisions: Vec::new(), live: vec![live] }).unwrap();
+        self.journal
+            .append_snapshot(Memory {
+                decisions: Vec::new(),
+                live: vec![live],
+                placebos: Vec::new(),
+            })
+            .unwrap();
     }
 
     /// Ends the process, when everything is on disk.

@@ -19,8 +19,9 @@ use super::{
     handle::{INBOX, Message},
     journal,
     layout::OutOfIds,
+    placebo::Placebos,
     recall::recall_all,
-    steering::Steering,
+    steering::{Moment, Steering},
 };
 use crate::{
     measure::{Batch, Event, Tick},
@@ -108,7 +109,8 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub fn start(start: Start) -> Result<Running, StartError> {
-    let SetUp { mut control, inbox, messages, links, journal, state_dir } = set_up(start)?;
+    let SetUp { mut control, inbox, messages, links, journal, state_dir } =
+        set_up(start, moment())?;
     let until = Instant::now() + FIRST_WEIGHTS;
     control.settle(moment());
     while !control.is_settled() && Instant::now() < until {
@@ -136,7 +138,7 @@ pub(super) struct SetUp {
 }
 
 /// Reads the journal and lays out the first table.
-pub(super) fn set_up(start: Start) -> Result<SetUp, StartError> {
+pub(super) fn set_up(start: Start, moment: Moment) -> Result<SetUp, StartError> {
     let state_dir: Arc<Path> = start.settings.state_dir.clone().into();
     let mut found: journal::Found<Record, Memory> =
         journal::open(&start.settings.state_dir, start.settings.journal)?;
@@ -144,6 +146,7 @@ pub(super) fn set_up(start: Start) -> Result<SetUp, StartError> {
     let mut decisions: BTreeMap<u64, Decision> =
         memory.decisions.into_iter().map(|decision| (decision.seq, decision)).collect();
     decisions.extend(found.decisions.drain(..).map(|decision| (decision.seq, decision)));
+    let placebos = Placebos::recall(memory.placebos);
     let recalled = recall_all(memory.live, std::mem::take(&mut found.records));
     let (inbox, messages) = bounded(INBOX);
     let (journal, thread) = found.write(inbox.clone()).map_err(StartError::Thread)?;
@@ -154,8 +157,8 @@ pub(super) fn set_up(start: Start) -> Result<SetUp, StartError> {
         config_hash: start.config_hash,
     };
     let steering = Steering::new(journal, decisions.into_values(), recalled);
-    let parts = Parts { started: start.started, ends, config, steering };
-    let control = Control::new(parts, moment()).map_err(|OutOfIds| StartError::TooManyRecorders)?;
+    let parts = Parts { started: start.started, ends, config, steering, placebos };
+    let control = Control::new(parts, moment).map_err(|OutOfIds| StartError::TooManyRecorders)?;
     Ok(SetUp { control, inbox, messages, links, journal: thread, state_dir })
 }
 

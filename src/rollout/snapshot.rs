@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub canaries: Vec<CanaryView>,
     /// Objectives by arm, and how fast their budgets burn.
     pub objectives: Vec<ObjectiveView>,
+    /// Placebos by service, of those that have a canary.
+    pub placebos: Vec<PlaceboView>,
     /// Users that were on a canary and came back to the baseline, by service.
     pub sessions_moved: Vec<(Arc<str>, u64)>,
     /// Connections to upstreams, summed over the workers.
@@ -133,6 +135,21 @@ pub struct CanaryView {
     pub evidence: f64,
     /// Decisions since the start of the process, in the order of [`DecisionKind::ALL`].
     pub decisions: [u64; DecisionKind::ALL.len()],
+}
+
+/// The placebo of a service: one endpoint of the baseline against the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlaceboView {
+    /// The service.
+    pub service: Arc<str>,
+    /// By length of blocks in seconds: the largest odds against an endpoint that is no canary.
+    pub evidence: Vec<(u32, f64)>,
+    /// The length of blocks in seconds that is needed.
+    pub block_seconds: u32,
+    /// Whether even blocks of that length mislead: promotion stops.
+    pub alarm: bool,
+    /// How often that began, since the start of the process.
+    pub alarms: u64,
 }
 
 /// The configuration in force.

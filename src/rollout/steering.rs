@@ -17,6 +17,7 @@ use super::{
     asking::WARMING,
     hearing::Hearings,
     journal,
+    placebo::Placebos,
     recall::{Course, Recalled, course},
     state::{State, Turn},
 };
@@ -37,6 +38,13 @@ pub(super) type Journal = journal::Journal<Record, Memory>;
 
 /// Requests of rollouts since they began, by service and canary.
 pub(super) type Counted = HashMap<[Arc<str>; 2], Vec<RouteCounts>>;
+
+/// What the journal is told beside rollouts and hearings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    pub(super) counted: &'a Counted,
+    pub(super) placebos: &'a Placebos,
+}
 
 /// What goes on of a rollout of a process before this one.
 #[derive(Debug)]
@@ -469,7 +477,7 @@ impl Steering {
     }
 
     /// Tells the journal everything, so that it can begin anew from here.
-    pub(super) fn remember_all(&mut self, hearings: &Hearings, counted: &Counted, moment: Moment) {
+    pub(super) fn remember_all(&mut self, hearings: &Hearings, known: Known<'_>, moment: Moment) {
         let live = hearings.all().filter_map(|(names, hearing)| {
             let rollout = self.all().find(|(_, rollout)| rollout.names() == *names)?.1;
             let (beginning, evidence) = hearing.state();
@@ -481,7 +489,7 @@ impl Steering {
                 life: rollout.state.life.clone(),
                 pending,
                 evidence: evidence.snapshot(),
-                counts: counted.get(names).cloned().unwrap_or_default(),
+                counts: known.counted.get(names).cloned().unwrap_or_default(),
             })
         });
         let live = live.collect();
@@ -489,7 +497,11 @@ impl Steering {
             self.known.values().map(|decision| Decision::clone(decision)).collect();
         decisions.sort_unstable_by_key(|decision| decision.seq);
         // It had room just now; otherwise it is asked for again.
-        let _ = self.journal.append_snapshot(Memory { decisions, live });
+        let _ = self.journal.append_snapshot(Memory {
+            decisions,
+            live,
+            placebos: known.placebos.memory(),
+        });
     }
 
     /// What the last step went by, at this moment.

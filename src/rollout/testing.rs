@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     measure::{Batch, Event, OVERHEAD_BUCKETS},
     routing::{
-        Arm, CohortPolicy, Condition, HeaderOps, Protocol, RouteTable, Salt, Service, ServiceId,
-        TableParts, Upstream, UpstreamId, fixtures::route,
+        Arm, CohortPolicy, Condition, Endpoint, HeaderOps, Protocol, RouteTable, Salt, Service,
+        ServiceId, TableParts, Upstream, UpstreamId, fixtures::route,
     },
 };
 
@@ -21,6 +21,8 @@ pub(super) struct World {
     pub(super) cohorts: Vec<&'static str>,
     pub(super) canaries: Vec<(&'static str, &'static str, Vec<u16>)>,
     pub(super) manual: bool,
+    /// Endpoints of the one upstream.
+    pub(super) endpoints: u16,
 }
 
 impl World {
@@ -31,6 +33,7 @@ impl World {
             cohorts: Vec::new(),
             canaries: vec![("v2", "1", stages.to_vec())],
             manual: true,
+            endpoints: 0,
         }
     }
 
@@ -58,7 +61,7 @@ impl World {
     pub(super) fn table_of(&self, services: Vec<Service>) -> RouteTable {
         let upstream = Arc::new(Upstream {
             name: "somewhere".into(),
-            endpoints: Vec::new(),
+            endpoints: (0..self.endpoints).map(|it| Endpoint::Name("pod".into(), it)).collect(),
             protocol: Protocol::Auto,
             replicas: None,
             tls: None,

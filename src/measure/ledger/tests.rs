@@ -67,7 +67,7 @@ impl Request {
         if age_us > 0 {
             event.age_us = age_us;
             event.first_byte_us = self.first_byte_us.min(age_us);
-            event.wait_us = self.wait_us;
+            event = event.with_wait(self.wait_us);
         }
         (self.arrival_us + u64::from(age_us), event)
     }

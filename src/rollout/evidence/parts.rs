@@ -12,6 +12,9 @@ use crate::{
 /// Components of one rollout at most; the traffic of further ones counts for the service alone.
 const MOST: usize = 64;
 
+/// Which of its two names a part goes by.
+type NameOf = fn(&Part) -> &str;
+
 /// The parts by number.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Parts {
@@ -74,13 +77,12 @@ impl Parts {
     /// no component yet get one out of the reserve.
     pub(super) fn add(&mut self, parts: &[Part], judge: &mut Judge) {
         self.all.extend(parts.iter().map(|part| Known { part: part.clone(), of: Vec::new() }));
-        let several = |name: fn(&Part) -> &str| {
+        let several = |name: NameOf| {
             let mut names = self.all.iter().map(|known| name(&known.part));
             let first = names.next();
             names.any(|name| Some(name) != first)
         };
-        type Name = fn(&Part) -> &str;
-        let scopes: [(Scope, Name); 2] =
+        let scopes: [(Scope, NameOf); 2] =
             [(Scope::Route, |part| &part.route), (Scope::Cohort, |part| &part.cohort)];
         let scopes = scopes.map(|(scope, name)| (several(name), scope, name));
         for known in &mut self.all {

@@ -4,7 +4,7 @@ use std::{path::Path, thread::JoinHandle};
 
 use super::*;
 use crate::{
-    measure::Head,
+    measure::{EndpointNumber, Head},
     rollout::{
         DecisionKind, NewConfig, Replay, Start, read_journal,
         running::{SetUp, WorkerLink, set_up},
@@ -26,7 +26,8 @@ impl Played {
         let NewConfig { routes, settings, config_hash } = world.config(state_dir);
         let started = Instant::now();
         let SetUp { control, mut links, messages, journal, .. } =
-            set_up(Start { settings, routes, config_hash, workers: 1, started }).unwrap();
+            set_up(Start { settings, routes, config_hash, workers: 1, started }, at(started, 0))
+                .unwrap();
         let link = links.remove(0);
         let mut played = Self { control, link, _messages: messages, journal, started, tick: 0 };
         played.settle();
@@ -42,8 +43,7 @@ impl Played {
     }
 
     fn moment(&self) -> Moment {
-        let now = self.started + Tick::LENGTH * self.tick;
-        Moment { now, wall: SystemTime::now() }
+        at(self.started, self.tick)
     }
 
     /// A tick of requests without users; `fails` says by arm, cohort and number which do.
@@ -59,19 +59,20 @@ impl Played {
         for number in self.tick * 80..self.tick * 80 + 80 {
             let cohort = CohortId((number % cohorts) as u16);
             let key = if users > 0 { number % users } else { number / cohorts };
-            let bucket = key.wrapping_mul(7919) % BUCKETS;
+            let bucket = mixed(u64::from(key)) % BUCKETS;
             let arm = table.dials.of(ServiceId(0)).arm(cohort, bucket as u16);
             let id = table.routes.route_at(RouteId(0)).recorders.at(cohort, arm);
             let failed = fails(arm.0, cohort.0, number);
             let outcome = if failed { Outcome::Failed } else { Outcome::Ok };
             let ended = Kind::Ended { outcome, head: Head::Untold };
             for kind in [Kind::Assigned, ended] {
-                let mut event = Event::new(kind, table.epoch, false);
+                let mut event =
+                    Event::new(kind, table.epoch, false).with_endpoint(endpoint_of(number));
                 event.recorder = id;
                 event.arrival = Tick(self.tick);
                 event.unit = if users > 0 { u64::from(key) + 1 } else { 0 };
                 if kind != Kind::Assigned {
-                    event.first_byte_us = 10_000 + number * 101 % 20_000;
+                    event.first_byte_us = 10_000 + (mixed(u64::from(number) << 16) % 20_000) as u32;
                     event.age_us = event.first_byte_us;
                 }
                 events.push(event);
@@ -85,6 +86,12 @@ impl Played {
         let through = Tick::LENGTH * self.tick;
         self.link.batches.try_send(batch(through, events)).unwrap();
         self.control.tick(self.moment());
+        self.settle();
+    }
+
+    fn order(&mut self, action: Action) {
+        let (answer, _answered) = oneshot::channel();
+        self.control.take(Message::Command(command(action), answer), self.moment());
         self.settle();
     }
 
@@ -102,7 +109,27 @@ impl Played {
     }
 }
 
-const BUCKETS: u32 = crate::routing::BUCKETS as u32;
+/// The end of so many ticks, always on the same day.
+fn at(started: Instant, ticks: u32) -> Moment {
+    let since = Tick::LENGTH * ticks;
+    let day = SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400);
+    Moment { now: started + since, wall: day + since }
+}
+
+/// The one of three endpoints that a request is sent to.
+fn endpoint_of(number: u32) -> EndpointNumber {
+    EndpointNumber::of((number / 7 % 3) as usize)
+}
+
+/// A number as if drawn at random (splitmix64).
+fn mixed(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+const BUCKETS: u64 = crate::routing::BUCKETS as u64;
 
 fn shop() -> World {
     let mut world = World::new(&[2000]);
@@ -175,11 +202,8 @@ fn a_retry_gives_a_cohort_the_canary_again() {
     let state_dir = tempfile::tempdir().unwrap();
     let mut played = Played::start(&shop(), state_dir.path());
     until_out(&mut played);
-    for action in [Action::Abort, Action::Retry] {
-        let (answer, _answered) = oneshot::channel();
-        played.control.take(Message::Command(command(action), answer), played.moment());
-        played.settle();
-    }
+    played.order(Action::Abort);
+    played.order(Action::Retry);
     assert_eq!((played.weight_bp(1), played.life().cohorts_out().len()), (2000, 0));
     played.end();
 }
@@ -204,4 +228,47 @@ fn a_stage_that_few_users_see_is_not_left_by_itself() {
     assert_eq!(played.life().stage(), 2);
     played.end();
     assert_replays(state_dir.path(), 1);
+}
+
+#[test]
+fn pods_that_differ_among_themselves_stop_the_rollout_before_and_after_a_restart() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(&[2000, 5000]);
+    (world.manual, world.endpoints) = (false, 3);
+    let mut played = Played::start(&world, state_dir.path());
+    played.order(Action::Pause);
+    let alarmed = |played: &mut Played, bad: u32| {
+        for _ in 0..8000 {
+            played.tick(|_, _, number| {
+                number / 7 % 3 == bad && mixed(u64::from(number) << 32).is_multiple_of(7)
+            });
+            if played.control.placebos.alarms("shop") {
+                return true;
+            }
+        }
+        false
+    };
+    // Which of them is picked depends on the day.
+    assert!((0..3).any(|bad| alarmed(&mut played, bad)));
+    played.order(Action::Resume);
+    for _ in 0..30 {
+        played.tick(|_, _, _| false);
+    }
+    let status = |played: &Played| {
+        played.control.view().snapshot(SystemTime::now()).status.rollouts[0].clone()
+    };
+    let reason = status(&played).reason;
+    assert!(reason.contains("placebo") && reason.contains("blocks of 60 s"), "{reason}");
+    let moment = played.moment();
+    let Control { steering, hearings, placebos, counted, .. } = &mut played.control;
+    steering.remember_all(hearings, Known { counted, placebos }, moment);
+    played.end();
+    assert_replays(state_dir.path(), 0);
+    let mut played = Played::start(&world, state_dir.path());
+    for _ in 0..10 {
+        played.tick(|_, _, _| false);
+    }
+    assert_eq!(status(&played).phase, Phase::Holding);
+    assert!(status(&played).reason.contains("placebo"), "{}", status(&played).reason);
+    played.end();
 }
