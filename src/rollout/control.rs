@@ -231,7 +231,9 @@ impl Control {
             self.tell_counts(moment);
             if self.descending {
                 self.store(false);
-                self.hold_hearings(&Changes::default(), moment);
+                // What was seen chose the moment of each of these steps.
+                let forced = self.steering.places();
+                self.hold_hearings(&Changes { forced, ..Changes::default() }, moment);
             }
             self.publish(moment.wall);
             self.lateness = [self.lateness[1], Duration::ZERO];
