@@ -1,12 +1,12 @@
 //! Prints the acceptance tables of the judge at block level:
-//! `cargo bench --bench rows -- validity|detection|bank|promotion|speed [RUNS]`.
+//! `cargo bench --bench rows -- validity|detection|bank|promotion|fleet|speed [RUNS] [--threads=N]`;
+//! `--rows=A..B` plays a part of the table of validity, counted from 0.
 
 use haldane::{
     judge::{Definition, JudgeConfig, Pods, bake_floor_blocks},
     lab::blocks::{
-        Kind, Latency, Load, Outcome, Pause, Rates, Setting, Traffic, Weights,
-        block_floor_requests, exact_interval, many, play_calibrated, play_many,
-        two_sample_requests,
+        Kind, Latency, Load, Outcome, Pause, Rates, Setting, Shards, Stage, Traffic, Weights,
+        block_floor_requests, exact_interval, many, play_many, two_sample_requests,
     },
 };
 
@@ -14,35 +14,49 @@ fn main() {
     // `cargo bench` adds flags of its own.
     let (flags, words): (Vec<_>, Vec<_>) =
         std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let flag = |name: &str| flags.iter().find_map(|flag| flag.strip_prefix(name));
+    let threads = flag("--threads=")
+        .and_then(|threads| threads.parse().ok())
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     if flags.iter().any(|flag| flag == "--test") {
         for table in TABLES {
-            play(table, Some(SMOKE_RUNS), threads);
+            play(table, Some(SMOKE_RUNS), threads, ALL);
         }
         return;
     }
     let table = words.first().map_or("", String::as_str);
     let runs = words.get(1).and_then(|runs| runs.parse().ok());
-    if !play(table, runs, threads) {
+    let rows = flag("--rows=").map_or(ALL, |rows| {
+        let (from, to) = rows.split_once("..").unwrap_or((rows, ""));
+        (from.parse().unwrap_or(ALL.0), to.parse().unwrap_or(ALL.1))
+    });
+    if !play(table, runs, threads, rows) {
         eprintln!("unknown table {table:?}: {}", TABLES.join(", "));
         std::process::exit(2);
     }
 }
 
-const TABLES: [&str; 6] = ["validity", "calibration", "detection", "bank", "promotion", "speed"];
+const TABLES: [&str; 7] =
+    ["validity", "calibration", "detection", "bank", "promotion", "fleet", "speed"];
 
 /// Rollouts of every row where only the program itself is tried.
 const SMOKE_RUNS: usize = 4;
 
+/// The first row to play and the one after the last.
+type Part = (usize, usize);
+
+const ALL: Part = (0, usize::MAX);
+
 /// Prints a table; false if there is none of this name.
-fn play(table: &str, runs: Option<usize>, threads: usize) -> bool {
+fn play(table: &str, runs: Option<usize>, threads: usize, rows: Part) -> bool {
     let start = tokio::time::Instant::now();
     match table {
-        "validity" => validity(runs.unwrap_or(10_000), threads),
+        "validity" => validity(runs.unwrap_or(10_000), threads, rows),
         "calibration" => calibration(runs.unwrap_or(1000), threads),
         "detection" => detection(runs.unwrap_or(200), threads),
         "bank" => bank(runs.unwrap_or(400), threads),
         "promotion" => promotion(runs.unwrap_or(2000), threads),
+        "fleet" => fleet(runs.unwrap_or(1000), threads),
         "speed" => speed(runs.unwrap_or(10_000), threads),
         _ => return false,
     }
@@ -54,13 +68,16 @@ fn count(outcomes: &[Outcome], pick: impl Fn(&Outcome) -> bool) -> u64 {
     outcomes.iter().filter(|o| pick(o)).count() as u64
 }
 
-fn validity(runs: usize, threads: usize) {
+fn validity(runs: usize, threads: usize, (from, to): Part) {
     println!(
-        "{:<44} {:>8} {:>8} {:>9} {:>9} {:>8}",
-        "A/A, 30 min, no tolerance", ">=1000", ">=20", "low1000", "low20", "caution"
+        "{:<44} {:>8} {:>8} {:>8} {:>9} {:>9} {:>8}",
+        "A/A, 30 min, no tolerance", "runs", ">=1000", ">=20", "low1000", "low20", "caution"
     );
     let (mut hits, mut all) = (0, 0);
-    for (name, setting, guaranteed) in validity_rows() {
+    let rows = validity_rows().into_iter().take(to).skip(from);
+    for (name, setting, guaranteed) in rows {
+        // Rows without a guarantee show a size, for which a tenth is enough.
+        let runs = if guaranteed { runs } else { runs.div_ceil(10) };
         let outcomes = play_many(&setting, 11, runs, threads);
         let n = runs as u64;
         let rolled = count(&outcomes, |o| o.rolled_back.is_some());
@@ -73,7 +90,7 @@ fn validity(runs: usize, threads: usize) {
             all += n;
         }
         println!(
-            "{name:<44} {:>8.5} {:>8.4} {:>9.5} {:>9.4} {:>8.4}  {}",
+            "{name:<44} {n:>8} {:>8.5} {:>8.4} {:>9.5} {:>9.4} {:>8.4}  {}",
             rolled as f64 / n as f64,
             twenty as f64 / n as f64,
             low(rolled),
@@ -91,11 +108,17 @@ fn validity(runs: usize, threads: usize) {
     println!("all guaranteed rows together: {:.5} at 1000", hits as f64 / all as f64);
 }
 
-/// Stalls of any length, with the length of blocks fixed and calibrated by an hour of placebo.
+/// Stalls of any length, judged request by request (p99), and with the length of blocks fixed and
+/// calibrated by an hour of placebo.
 fn calibration(runs: usize, threads: usize) {
     println!(
-        "{:<38} {:>9} {:>9} {:>10} {:>13}",
-        "A/A, 10+1 pods, 10 %, rolled back", "B = 1 s", "B = 5 s", "calibrated", "x 2 found, s"
+        "{:<38} {:>10} {:>9} {:>9} {:>10} {:>13}",
+        "A/A, 10+1 pods, 10 %, rolled back",
+        "by request",
+        "B = 1 s",
+        "B = 5 s",
+        "calibrated",
+        "x 2 found, s"
     );
     for (every, length) in [(300.0, 0.2), (300.0, 1.0), (300.0, 5.0), (600.0, 15.0)] {
         let setting = |block_ticks, factor| Setting {
@@ -113,12 +136,21 @@ fn calibration(runs: usize, threads: usize) {
         let fixed = [10, 50].map(|b| share(&play_many(&setting(b, 1.0), 13, runs, threads)));
         let calibrated = |factor| {
             let setting = setting(50, factor);
-            many(runs, threads, |run| play_calibrated(&setting, 3600, 13, run))
+            let stage = Stage::new(&setting);
+            many(runs, threads, |run| stage.play_calibrated(3600, 13, run))
         };
         let (found, ..) = delays(&calibrated(2.0), 1800, 0);
+        let exact = Setting {
+            traffic: Traffic::of(Latency { tolerance: 0.0, ..Latency::usual() }),
+            ..setting(10, 1.0)
+        };
+        let stage = Stage::new(&exact);
+        let by_request =
+            many(runs, threads, |run| stage.play_by_request(Definition::SlowP99, 13, run));
         println!(
-            "{:<38} {:>9.4} {:>9.4} {:>10.4} {found:>13.1}",
+            "{:<38} {:>10.4} {:>9.4} {:>9.4} {:>10.4} {found:>13.1}",
             format!("stalls of {length} s every {every} s"),
+            share(&by_request),
             fixed[0],
             fixed[1],
             share(&calibrated(1.0)),
@@ -243,6 +275,53 @@ fn detection(runs: usize, threads: usize) {
         }
     }
     println!("worst cell: {worst:.2} of what is allowed (2.3 x bound + 1.15 x floor)");
+}
+
+/// One block bet on the joined counts of many proxies, of which a tenth gets lost.
+fn fleet(runs: usize, threads: usize) {
+    println!(
+        "{:>6} {:>8} {:>8} {:>8} {:>9} {:>9} {:>7} {:>10} {:>7}",
+        "shards", ">=1000", ">=20", "low1000", "p99 1-2 %", "p50", "missed", "/ of one", "floor"
+    );
+    let mut of_one = f64::NAN;
+    for proxies in [1, 10, 100] {
+        let shards = Shards { count: proxies, lost: 0.1 };
+        let each = Setting { load: Load::constant(50.0), shards, ..Setting::plain() };
+        let exact = Latency { tolerance: 0.0, load_noise: 0.2, ..Latency::usual() };
+        let healthy = Setting {
+            traffic: Traffic::of(exact),
+            pods: Some(Pods { canary: 1, baseline: 10 }),
+            pods_known: true,
+            pause: Some(Pause { every: 60.0, length: 0.1 }),
+            judge: JudgeConfig { tolerate_errors: 0.0, ..each.judge.clone() },
+            ..each.clone()
+        };
+        let outcomes = play_many(&healthy, 17, runs, threads);
+        let n = runs as u64;
+        let rolled = count(&outcomes, |o| o.rolled_back.is_some());
+        let twenty = count(&outcomes, |o| o.reached_twenty.is_some());
+        let slow = Setting {
+            seconds: 7200,
+            traffic: Traffic::exceedance(0.01, 2.0),
+            judge: only(Definition::SlowP99),
+            ..each
+        };
+        let found = play_many(&slow, 19, runs.div_ceil(4), threads);
+        let (mean, p50, _, missed) = delays(&found, slow.seconds, 0);
+        if proxies == 1 {
+            of_one = mean;
+        }
+        let low = exact_interval(rolled, n, 0.95).0;
+        let rps = 50.0 * f64::from(proxies);
+        println!(
+            "{proxies:>6} {:>8.5} {:>8.4} {low:>8.5} {mean:>9.1} {p50:>9} {missed:>7} {:>10.2} {:>7.1}{}",
+            rolled as f64 / n as f64,
+            twenty as f64 / n as f64,
+            mean * f64::from(proxies) / of_one,
+            block_floor_requests(2.0, 0.05, rps, 0.001) / (0.05 * rps),
+            if low > 0.001 { "  FAILED" } else { "" },
+        );
+    }
 }
 
 fn only(definition: Definition) -> JudgeConfig {

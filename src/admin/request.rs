@@ -1,11 +1,16 @@
 //! The bodies of writes: from JSON to an action with its reason, or to a problem that says what
 //! would be accepted.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde::Deserialize;
 
 use super::problem::Problem;
-use crate::rollout::Action;
+use crate::{
+    rollout::{Action, Drill},
+    routing::Harm,
+};
 
 /// The last part of `POST /api/v1/services/NAME/VERB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +23,7 @@ pub(super) enum Verb {
     Abort,
     Retry,
     Release,
+    Drill,
 }
 
 impl Verb {
@@ -32,6 +38,7 @@ impl Verb {
             "abort" => Self::Abort,
             "retry" => Self::Retry,
             "release" => Self::Release,
+            "drill" => Self::Drill,
             _ => return None,
         })
     }
@@ -56,6 +63,11 @@ struct Body {
     weight: Option<String>,
     version: Option<String>,
     full: Option<bool>,
+    inject: Option<String>,
+    share: Option<String>,
+    cohort: Option<String>,
+    #[serde(rename = "for")]
+    time: Option<String>,
 }
 
 /// Longest reason or version, in bytes; both go to the journal.
@@ -78,7 +90,9 @@ pub(super) fn parse(verb: Verb, body: &[u8]) -> Result<Asked, Problem> {
     let reason = bounded("reason", body.reason)?.ok_or_else(|| {
         unprocessable(format!("Say why: `reason` is missing; it goes to the journal. {EXAMPLE}"))
     })?;
+    let drill = (body.inject.as_deref(), body.share.as_deref(), body.time.as_deref());
     let action = match verb {
+        Verb::Drill => parse_drill(drill, body.cohort)?,
         Verb::Weight => Action::SetWeight(parse_weight(body.weight.as_deref())?),
         Verb::Pause => Action::Pause,
         Verb::Resume => Action::Resume,
@@ -92,6 +106,41 @@ pub(super) fn parse(verb: Verb, body: &[u8]) -> Result<Asked, Problem> {
         },
     };
     Ok(Asked { canary: body.canary, action, reason })
+}
+
+/// How long a drill lasts that does not say it, and how long any may.
+const USUAL_DRILL: Duration = Duration::from_secs(300);
+const LONGEST_DRILL: Duration = Duration::from_secs(3600);
+
+/// What a drill does: `latency=300ms`, `errors=5%`, `hang`, `hang=5%`, or `none` to end one.
+fn parse_drill(
+    (inject, share, time): (Option<&str>, Option<&str>, Option<&str>),
+    cohort: Option<String>,
+) -> Result<Action, Problem> {
+    const FORMS: &str = "`inject` is `latency=300ms`, `errors=5%`, `hang`, `hang=5%` or `none`";
+    let unknown = || unprocessable(format!("{FORMS}; not {:?}.", inject.unwrap_or_default()));
+    let (kind, amount) = inject.map_or(("", None), |inject| match inject.split_once('=') {
+        Some((kind, amount)) => (kind.trim(), Some(amount.trim())),
+        None => (inject.trim(), None),
+    });
+    let whole = Some("100%");
+    let (harm, share) = match (kind, amount) {
+        ("none", None) => return Ok(Action::EndDrill),
+        ("latency", Some(time)) => {
+            let time = humantime::parse_duration(time).map_err(|_| unknown())?;
+            (Harm::Latency(time), share.or(whole))
+        }
+        ("errors", Some(amount)) => (Harm::Errors, Some(amount)),
+        ("hang", amount) => (Harm::Hang, amount.or(share).or(whole)),
+        _ => return Err(unknown()),
+    };
+    let period = match time.map(humantime::parse_duration) {
+        None => USUAL_DRILL,
+        Some(Ok(period)) if period <= LONGEST_DRILL => period,
+        Some(_) => return Err(unprocessable("`for` is a time such as \"5m\", up to an hour.")),
+    };
+    let share_bp = parse_weight(share)?;
+    Ok(Action::Drill(Drill { cohort, share_bp, harm, period }))
 }
 
 const EXAMPLE: &str = r#"For example: {"canary": "v2", "reason": "looks good"}."#;
@@ -173,6 +222,28 @@ mod tests {
         check(Verb::Pause, r#"{"reason":"lunch"}"#, &Action::Pause);
         check_refused(Verb::Pause, r#"{"canary":"v2"}"#, 422);
         check_refused(Verb::Pause, r#"{"reason":" "}"#, 422);
+    }
+
+    #[test]
+    fn a_drill_says_what_is_hurt_and_how_much() {
+        let drill = |share_bp, harm, period| {
+            let period = Duration::from_secs(period);
+            Action::Drill(Drill { cohort: None, share_bp, harm, period })
+        };
+        let latency = Harm::Latency(Duration::from_millis(300));
+        check(
+            Verb::Drill,
+            r#"{"reason":"x","inject":"latency=300ms"}"#,
+            &drill(10_000, latency, 300),
+        );
+        let body = r#"{"reason":"x","inject":"errors=5%","for":"30s"}"#;
+        check(Verb::Drill, body, &drill(500, Harm::Errors, 30));
+        check(Verb::Drill, r#"{"reason":"x","inject":"hang=1%"}"#, &drill(100, Harm::Hang, 300));
+        check(Verb::Drill, r#"{"reason":"x","inject":"none"}"#, &Action::EndDrill);
+        for inject in ["", "latency", "latency=5%", "errors", "errors=lots", "pain=1%"] {
+            check_refused(Verb::Drill, &format!(r#"{{"reason":"x","inject":"{inject}"}}"#), 422);
+        }
+        check_refused(Verb::Drill, r#"{"reason":"x","inject":"hang","for":"2h"}"#, 422);
     }
 
     #[test]

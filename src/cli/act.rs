@@ -63,7 +63,12 @@ pub(super) async fn all(global: &Global, action: &Action) -> Result<(), Failure>
     }
 }
 
-async fn send(client: &Client, target: &Target, action: &Action) -> Result<Answer, Failure> {
+/// Asks it of one rollout.
+pub(super) async fn send(
+    client: &Client,
+    target: &Target,
+    action: &Action,
+) -> Result<Answer, Failure> {
     let path = format!("/api/v1/services/{}/{}", escaped(&target.service), action.verb);
     let mut body = action.body.clone();
     if let Some(canary) = &target.canary {

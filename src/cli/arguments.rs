@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::Uri;
 
-use super::{demo, explain, history, logging::LogFormat, replay, report, simulate};
+use super::{demo, drill, explain, history, logging::LogFormat, replay, report, simulate};
 
 /// The configuration of the system, used where none is named.
 pub(super) const DEFAULT_CONFIG: &str = "/etc/haldane/haldane.yaml";
@@ -90,6 +90,8 @@ pub(super) enum Verb {
     Retry(One),
     /// Say that a canary runs another version now
     Release(Release),
+    /// Hurt a canary's answers in the proxy, and see how long it takes until it is taken back
+    Drill(drill::Arguments),
     /// Load the configuration again
     Reload,
     /// Exit with 0 if the running proxy is ready

@@ -5,6 +5,7 @@ mod arguments;
 mod check;
 mod client;
 mod demo;
+mod drill;
 mod exit;
 mod explain;
 mod healthcheck;
@@ -71,6 +72,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
             let action = Action::plain("release", &to.why.reason).with("version", &*to.version);
             wait_for(act::one(global, &to.target, &action))
         }
+        Verb::Drill(arguments) => wait_for(drill::run(global, arguments)),
         Verb::Reload => wait_for(reload::run(global)),
         Verb::Healthcheck => wait_for(healthcheck::run(global)),
         Verb::Schema => schema::run(),

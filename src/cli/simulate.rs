@@ -35,6 +35,10 @@ pub(super) struct Arguments {
     /// What all randomness is made of, in place of the scenario's
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// Threads to play on; all of the machine's where left out. The results are the same on any
+    /// number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Let Flagger, Argo Rollouts and Kayenta judge the same requests
     #[arg(long)]
     rivals: bool,
@@ -68,7 +72,7 @@ pub(super) fn run(output: Output, arguments: &Arguments) -> Result<(), Failure> 
     }
     let mut all = Vec::new();
     for (title, cell) in cells {
-        let played = play(title, cell, arguments.rivals);
+        let played = play(title, cell, arguments);
         if let Some(path) = &arguments.plot {
             plot(&numbered(path, all.len()), &played)?;
         }
@@ -82,7 +86,7 @@ pub(super) fn run(output: Output, arguments: &Arguments) -> Result<(), Failure> 
         (Output::Text, [played]) => print!("{}", report::one(played)),
         (Output::Text, all) => print!("{}", report::table(all)),
     }
-    eprintln!("took {:.1} s on {} threads", begin.elapsed().as_secs_f64(), threads());
+    eprintln!("took {:.1} s on {} threads", begin.elapsed().as_secs_f64(), threads(arguments));
     let unmet = all.iter().filter(|played| !unmet(played).is_empty()).count();
     if arguments.check && unmet > 0 {
         let message = format!("{unmet} of {} scenarios did not come out as expected", all.len());
@@ -128,18 +132,21 @@ fn title(path: &Path, cell: &Cell) -> String {
     cell.set.iter().fold(name, |title, (path, value)| format!("{title} {path}={value}"))
 }
 
-fn play(title: String, cell: Cell, rivals: bool) -> Played {
+fn play(title: String, cell: Cell, arguments: &Arguments) -> Played {
+    let rivals = arguments.rivals;
     let engine = Engine::of(&cell.scenario, rivals);
     let progress = Progress::new(&title, cell.scenario.runs);
     let go = AtomicBool::new(false);
-    let summary = lab::play(&cell.scenario, rivals, threads(), &go, || progress.one_more());
+    let summary =
+        lab::play(&cell.scenario, rivals, threads(arguments), &go, || progress.one_more());
     progress.end();
     let summary = summary.expect("nothing cancels this");
     Played { title, cell, engine, summary }
 }
 
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+fn threads(arguments: &Arguments) -> usize {
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.threads.map_or_else(all, usize::from)
 }
 
 /// The document of one scenario.

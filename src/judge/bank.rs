@@ -72,6 +72,11 @@ impl Bank {
     ) {
         let shared = seconds / (memory + self.seconds + seconds);
         self.seconds += seconds;
+        if observations.iter().all(|x| *x == 0.0) {
+            // Every bet pays back what it stakes: only the sharing part moves, within itself.
+            self.sharing.share(&self.prior, shared);
+            return;
+        }
         factors.clear();
         factors.push(1.0);
         for x in observations {
@@ -81,6 +86,21 @@ impl Bank {
         self.sharing.update(&self.prior, factors, shared);
         self.ln = ln_mean(STEADY, self.steady.ln(), self.sharing.ln());
         self.peak_ln = self.peak_ln.max(self.ln);
+    }
+
+    /// Whether another bank of the same definitions is where this one is.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        self.seconds == other.seconds
+            && self.peak_ln == other.peak_ln
+            && self.steady.is_at(&other.steady)
+            && self.sharing.is_at(&other.sharing)
+    }
+
+    /// Goes to where another bank of the same definitions is.
+    pub(super) fn follow(&mut self, other: &Self) {
+        self.steady.copy_from(&other.steady);
+        self.sharing.copy_from(&other.sharing);
+        (self.seconds, self.ln, self.peak_ln) = (other.seconds, other.ln, other.peak_ln);
     }
 
     /// ln of the wealth.

@@ -11,7 +11,7 @@ const CASH: f64 = 0.25;
 
 /// Relative places of the stakes.
 fn tilt(definition: Definition) -> [f64; STAKES.len()] {
-    if definition.is_slowness() { [1.0, 1.0, 1.0, 1.0, 1.0] } else { [1.0, 1.0, 1.0, 1.5, 2.5] }
+    if definition.is_slowness() { [1.0, 1.0, 1.0, 1.0, 1.0] } else { [1.0, 1.0, 1.0, 1.2, 1.6] }
 }
 
 /// Cash first, then the stakes of each definition in turn; sums to one.

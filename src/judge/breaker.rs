@@ -16,6 +16,10 @@ const TRIP_RATIO: f64 = 5.0;
 /// Share of failures that takes all weight.
 const OPEN_SHARE: f64 = 0.8;
 
+/// Failures after the reduction that take the rest: the same test once more, on requests that came
+/// under 1 %.
+const LEAST_AT_ONE_PERCENT: u64 = 5;
+
 /// Probes that must succeed in a row.
 const PROBES: u8 = 3;
 
@@ -74,6 +78,9 @@ pub struct Breaker {
     state: BreakerState,
     succeeded: u8,
     quiet: u32,
+    /// What ended since the weight was reduced.
+    #[serde(default)]
+    since: BreakerTick,
 }
 
 impl Breaker {
@@ -89,6 +96,14 @@ impl Breaker {
         self.next = (self.next + 1) % WINDOW;
         let asked = self.judge_window();
         self.quiet = if asked == BreakerState::Closed { self.quiet.saturating_add(1) } else { 0 };
+        let goes_on_failing = self.state == BreakerState::Reduced && {
+            self.since.canary = self.since.canary.plus(tick.canary);
+            self.since.baseline = self.since.baseline.plus(tick.baseline);
+            self.since.canary.failed >= LEAST_AT_ONE_PERCENT
+                && self.since.canary.share() >= limit(&self.since)
+        };
+        let asked = if goes_on_failing { BreakerState::Open } else { asked };
+        let before = self.state;
         self.state = match (self.state, asked) {
             (BreakerState::Open, _) | (_, BreakerState::Open) => BreakerState::Open,
             (_, BreakerState::Reduced) => BreakerState::Reduced,
@@ -97,6 +112,9 @@ impl Breaker {
             }
             (_, BreakerState::Closed) => BreakerState::Closed,
         };
+        if self.state != before {
+            self.since = BreakerTick::default();
+        }
         if self.state == BreakerState::Open && asked == BreakerState::Open {
             self.succeeded = 0;
         }
@@ -121,8 +139,7 @@ impl Breaker {
             sum.baseline = sum.baseline.plus(tick.baseline);
         }
         let share = sum.canary.share();
-        let limit = TRIP_SHARE.max(TRIP_RATIO * sum.baseline.share());
-        if sum.canary.failed < LEAST_FAILURES || share < limit {
+        if sum.canary.failed < LEAST_FAILURES || share < limit(&sum) {
             BreakerState::Closed
         } else if share >= OPEN_SHARE {
             BreakerState::Open
@@ -130,6 +147,11 @@ impl Breaker {
             BreakerState::Reduced
         }
     }
+}
+
+/// The share of failures that trips it.
+fn limit(sum: &BreakerTick) -> f64 {
+    TRIP_SHARE.max(TRIP_RATIO * sum.baseline.share())
 }
 
 #[cfg(test)]
@@ -160,10 +182,13 @@ mod tests {
     }
 
     #[test]
-    fn a_third_of_failures_leaves_one_percent() {
-        let (breaker, first) = play(30, tick((3, 1), (57, 0)));
-        assert_eq!(breaker.state(), BreakerState::Reduced);
-        assert!(first.unwrap() <= 20);
+    fn a_third_of_failures_leaves_one_percent_and_then_nothing() {
+        let (mut breaker, first) = play(9, tick((3, 1), (57, 0)));
+        assert_eq!((breaker.state(), first), (BreakerState::Reduced, Some(8)));
+        for _ in 0..3 {
+            assert_eq!(breaker.tick(tick((3, 1), (57, 0))), BreakerState::Reduced);
+        }
+        assert_eq!(breaker.tick(tick((3, 1), (57, 0))), BreakerState::Open);
     }
 
     #[test]
@@ -184,7 +209,7 @@ mod tests {
 
     #[test]
     fn it_is_not_latched() {
-        let (mut breaker, _) = play(30, tick((3, 1), (57, 0)));
+        let (mut breaker, _) = play(9, tick((3, 1), (57, 0)));
         for _ in 0..400 {
             breaker.tick(tick((3, 0), (57, 0)));
         }

@@ -164,7 +164,8 @@ impl Definition {
     }
 
     /// How many events are bad, however bad.
-    pub(super) const fn bad_events(self, counts: &ArmCounts) -> u64 {
+    #[must_use]
+    pub const fn bad_events(self, counts: &ArmCounts) -> u64 {
         match self {
             Self::EarlyErrors => counts.errors[0],
             Self::LateErrors => counts.errors[1],

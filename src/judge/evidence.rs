@@ -159,13 +159,22 @@ impl Evidence {
         for member in members.iter_mut().filter(|m| m.caution.name().lag() == block.lag) {
             if block_ticks > CAUTION_TICKS {
                 if complete {
+                    let level = member.caution.is_at(&member.rollback);
                     bench.bet(&whole, &mut member.rollback, config);
-                    bench.settle(&whole, &mut member.caution, config);
+                    if level {
+                        member.caution.follow(&member.rollback);
+                    } else {
+                        bench.settle(&whole, &mut member.caution, config);
+                    }
                 }
                 continue;
             }
+            let level = same && member.rollback.is_at(&member.caution);
             bench.bet(&stretch, &mut member.caution, config);
-            if same {
+            if level {
+                // The same wealth on the same observations: every block was one stretch so far.
+                member.rollback.follow(&member.caution);
+            } else if same {
                 // The stretch is the block: its observations stand.
                 bench.settle(&stretch, &mut member.rollback, config);
             } else if complete {

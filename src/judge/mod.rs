@@ -209,8 +209,9 @@ impl Judge {
         let state = &mut self.state;
         state.evidence.add(block, &state.config, state.block_ticks, &mut self.bench);
         let threshold_ln = -state.config.false_rollback.ln();
-        state.rollback |= state.evidence.rollback_ln().1 >= threshold_ln;
-        let now_ln = state.evidence.caution_ln().0.max(state.evidence.rollback_ln().0);
+        let (rollback_ln, caution_ln) = (state.evidence.rollback_ln(), state.evidence.caution_ln());
+        state.rollback |= rollback_ln.1 >= threshold_ln;
+        let now_ln = caution_ln.0.max(rollback_ln.0);
         if now_ln >= CAUTION.ln() {
             state.caution = true;
         }
@@ -220,7 +221,7 @@ impl Judge {
             state.calm_seconds += f64::from(block.ticks) * TICK_SECONDS;
             state.caution &= state.calm_seconds < CALM_SECONDS;
         }
-        self.verdict()
+        self.verdict_on(rollback_ln, caution_ln)
     }
 
     /// Takes in trials of the whole service, for promotion, for effect sizes and for what is
@@ -266,9 +267,14 @@ impl Judge {
     /// The state of the evidence.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
+        self.verdict_on(self.state.evidence.rollback_ln(), self.state.evidence.caution_ln())
+    }
+
+    /// The verdict on evidence for a rollback and for caution, each now and at its peak.
+    fn verdict_on(&self, rollback: (f64, f64), caution: (f64, f64)) -> Verdict {
         let state = &self.state;
-        let (rollback_ln, rollback_peak_ln) = state.evidence.rollback_ln();
-        let (caution_ln, caution_peak_ln) = state.evidence.caution_ln();
+        let (rollback_ln, rollback_peak_ln) = rollback;
+        let (caution_ln, caution_peak_ln) = caution;
         let doubt = rollback_ln.max(caution_ln) >= DOUBT.ln();
         let level = if state.rollback {
             Level::Rollback

@@ -6,7 +6,7 @@ mod integral;
 use super::{
     Coin, Pods,
     definition::{Bins, PSI},
-    quadrature::{NODES, Node, nodes},
+    quadrature::{NODES, Node, exp_all, nodes},
 };
 use integral::{Kept, Points, REACHES, SERVES, SHARPEST};
 
@@ -17,6 +17,9 @@ pub const MAX_STRATA: usize = 32;
 /// side.
 const QUADRATURE_ERROR: f64 = 2e-8;
 const BEYOND_REACH: f64 = 5e-5;
+
+/// ln of what is nothing beside the smallest number.
+const CERTAIN: f64 = -1000.0;
 
 /// What is known of a stratum before its bad events are looked at.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +73,7 @@ struct Thinned {
 /// Chao, Strawderman (JASA 1972).
 #[derive(Clone, Debug)]
 pub(super) struct Thinning {
-    nodes: [Node; NODES],
+    nodes: &'static [Node; NODES],
     /// The points by reach.
     spans: [Points; REACHES.len()],
     /// Room for the strata of a block; the first `used` are those of the block at hand.
@@ -88,8 +91,8 @@ impl Thinning {
         let nodes = nodes();
         Self {
             nodes,
-            spans: REACHES.map(|reach| Points::new(&nodes, reach)),
-            room: vec![Thinned::default(); MAX_STRATA],
+            spans: REACHES.map(|reach| Points::new(nodes, reach)),
+            room: Vec::with_capacity(MAX_STRATA),
             used: 0,
             pod_share: 0.0,
             plain: true,
@@ -122,6 +125,9 @@ impl Thinning {
             let Some(share) = share(&stratum) else { continue };
             let rho = share / (1.0 - share) * ((1.0 - pod_share) / pod_share);
             let rho = if (rho - 1.0).abs() < 1e-9 { 1.0 } else { rho };
+            if self.used == self.room.len() {
+                self.room.push(Thinned::default());
+            }
             let thinned = &mut self.room[self.used];
             self.used += 1;
             thinned.index = index;
@@ -208,14 +214,20 @@ impl Thinning {
 
     /// x from E[K'/(K'+L'); K' > 0].
     fn observation_of(&self, share: f64) -> f64 {
-        let nothing = self.ln_nothing().exp();
+        let nothing = self.ln_nothing();
+        // Most often something is kept for certain, and the exponential of that is slow.
+        let nothing = if nothing < CERTAIN { 0.0 } else { nothing.exp() };
         (share.clamp(0.0, 1.0) / self.pod_share + nothing - 1.0)
             .clamp(-1.0, 1.0 / self.pod_share - 1.0)
     }
 
     fn closed_form(&self, kept_canary: f64, kept_baseline: f64) -> f64 {
         if kept_canary == 0.0 {
-            return if kept_baseline == 0.0 { 0.0 } else { self.ln_nothing().exp_m1() };
+            if kept_baseline == 0.0 {
+                return 0.0;
+            }
+            let nothing = self.ln_nothing();
+            return if nothing < CERTAIN { -1.0 } else { nothing.exp_m1() };
         }
         kept_canary / (kept_canary + kept_baseline) / self.pod_share - 1.0
     }
@@ -243,7 +255,7 @@ impl Thinning {
     /// is what lies beyond the reach: positive, and for equal weights below exp(-10).
     fn integrate(&mut self, expected: f64) -> f64 {
         let Some(span) = SERVES.iter().position(|most| expected <= *most) else {
-            return self.sum(&Points::new(&self.nodes, SHARPEST / expected), None)
+            return self.sum(&Points::new(self.nodes, SHARPEST / expected), None)
                 * (SHARPEST / expected);
         };
         let Self { spans, room, used, .. } = self;
@@ -265,11 +277,13 @@ impl Thinning {
                 }
             }
         }
-        let mut sum = 0.0;
-        for (node, (slope, ln)) in self.nodes.iter().zip(slope.iter().zip(ln_all)) {
-            sum += node.weight * slope * ln.exp();
+        let all = exp_all(&ln_all);
+        // In four parts that do not wait for each other.
+        let mut parts = [0.0; 4];
+        for (i, node) in self.nodes.iter().enumerate() {
+            parts[i % 4] += node.weight * slope[i] * all[i];
         }
-        sum
+        (parts[0] + parts[1]) + (parts[2] + parts[3])
     }
 }
 

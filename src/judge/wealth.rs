@@ -22,6 +22,26 @@ impl Wealth {
         Self { places: prior.to_vec(), ln: 0.0 }
     }
 
+    /// Whether another gambler on the same bets has the same on each of them.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        // Without a way out in the middle, so that many are compared at once.
+        let differ = |(a, b): (&f64, &f64)| u64::from(a.to_bits() != b.to_bits());
+        self.ln == other.ln && self.places.iter().zip(&other.places).map(differ).sum::<u64>() == 0
+    }
+
+    /// A block on which every bet's factor is one.
+    pub(super) fn share(&mut self, prior: &[f64], shared: f64) {
+        for (place, prior) in self.places.iter_mut().zip(prior) {
+            *place = (1.0 - shared) * *place + shared * prior;
+        }
+    }
+
+    /// Takes over the wealth of another gambler on the same bets.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.places.copy_from_slice(&other.places);
+        self.ln = other.ln;
+    }
+
     /// Starts anew.
     pub(super) fn reset(&mut self, prior: &[f64]) {
         self.places.copy_from_slice(prior);
@@ -39,11 +59,10 @@ impl Wealth {
     /// One block. `factors` are those of the bets, each at least 0 and finite, cash's being one;
     /// `shared` is the share handed back to `prior` first.
     pub(super) fn update(&mut self, prior: &[f64], factors: &[f64], shared: f64) {
-        let mut sum = 0.0;
         for ((place, prior), factor) in self.places.iter_mut().zip(prior).zip(factors) {
             *place = ((1.0 - shared) * *place + shared * prior) * factor;
-            sum += *place;
         }
+        let sum = sum(&self.places);
         if !(sum > 0.0 && sum < f64::INFINITY) {
             // Everything lost: unreachable while bets stake less than all, but a wealth that is
             // not a number would never recover.
@@ -59,10 +78,25 @@ impl Wealth {
     }
 }
 
+/// The sum, in four parts that do not wait for each other.
+fn sum(places: &[f64]) -> f64 {
+    let (fours, rest) = places.as_chunks::<4>();
+    let mut parts = [0.0; 4];
+    for four in fours {
+        for (part, place) in parts.iter_mut().zip(four) {
+            *part += place;
+        }
+    }
+    (parts[0] + parts[1]) + (parts[2] + parts[3]) + rest.iter().sum::<f64>()
+}
+
 /// ln(share * e^a + (1 - share) * e^b).
 pub(super) fn ln_mean(share: f64, a: f64, b: f64) -> f64 {
-    let top = a.max(b);
-    top + (share * (a - top).exp() + (1.0 - share) * (b - top).exp()).ln()
+    if a >= b {
+        a + (share + (1.0 - share) * (b - a).exp()).ln()
+    } else {
+        b + (share * (a - b).exp() + (1.0 - share)).ln()
+    }
 }
 
 #[cfg(test)]

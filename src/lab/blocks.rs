@@ -3,7 +3,9 @@
 //! in flight over a change of weights need the request-level simulation.
 
 mod bounds;
+mod by_request;
 mod draw;
+mod laws;
 mod traffic;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,9 +14,13 @@ pub use bounds::{block_floor_requests, exact_interval, two_sample_requests};
 pub use draw::{Dice, normal_tail};
 pub use traffic::{Kind, Latency, Pause, Rates, Traffic};
 
+use by_request::ByRequest;
+use laws::Laws;
+use traffic::Drawing;
+
 use crate::judge::{
-    ArmCounts, Block, Calibration, Ending, Judge, JudgeConfig, Lag, Placebo, Pods, Stratum,
-    TrialStratum, Trials,
+    ALL_RUNGS, ArmCounts, Block, Calibration, Definition, Ending, Judge, JudgeConfig, Lag, Placebo,
+    Pods, Stratum, TrialStratum, Trials,
 };
 
 /// How the canary's weight moves.
@@ -63,6 +69,21 @@ impl Load {
     }
 }
 
+/// Proxies that tell each other their counts of each second; what arrives late is left out for
+/// both arms. The load of a setting is that of one of them; weather and pods are common to all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shards {
+    /// How many.
+    pub count: u32,
+    /// Share of the messages that are lost.
+    pub lost: f64,
+}
+
+impl Shards {
+    /// One proxy, which loses nothing.
+    pub const ONE: Self = Self { count: 1, lost: 0.0 };
+}
+
 /// A rollout to play.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
@@ -72,6 +93,8 @@ pub struct Setting {
     pub load: Load,
     /// What is bad, and by how much more of the canary.
     pub traffic: Traffic,
+    /// The proxies.
+    pub shards: Shards,
     /// The canary's weight.
     pub weights: Weights,
     /// The pods, and whether the judge knows them.
@@ -103,23 +126,103 @@ pub struct Outcome {
     pub excess_bad: f64,
 }
 
-/// Plays one rollout. The same seed and run give the same outcome.
-#[must_use]
-pub fn play(setting: &Setting, seed: u64, run: u64) -> Outcome {
-    play_from(setting, Dice::new(seed, run), None)
+/// A stage for rollouts of one setting, with what they have in common.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    setting: &'a Setting,
+    laws: Laws,
 }
 
-/// Plays one rollout whose block length is calibrated by a placebo, which has been running for
-/// `before` seconds when the rollout begins. The setting needs pods, two of the baseline at least.
-#[must_use]
-pub fn play_calibrated(setting: &Setting, before: u32, seed: u64, run: u64) -> Outcome {
-    let mut dice = Dice::new(seed, run);
-    let mut calibration = Calibration::default();
-    let mut drawn = traffic::Drawing::new(setting, true, &mut dice);
-    for second in 0..before {
-        calibrate(&mut calibration, setting, &drawn.second(setting, second, 0.0, &mut dice));
+impl<'a> Stage<'a> {
+    /// A stage for a setting.
+    #[must_use]
+    pub fn new(setting: &'a Setting) -> Self {
+        Self { setting, laws: Laws::new(setting) }
     }
-    play_from(setting, dice, Some(calibration))
+
+    /// Plays one rollout. The same seed and run give the same outcome.
+    #[must_use]
+    pub fn play(&self, seed: u64, run: u64) -> Outcome {
+        self.play_from(Dice::new(seed, run), None)
+    }
+
+    /// Plays one rollout whose block length is calibrated by a placebo, which has been running
+    /// for `before` seconds when the rollout begins. The setting needs pods, two of the baseline
+    /// at least.
+    #[must_use]
+    pub fn play_calibrated(&self, before: u32, seed: u64, run: u64) -> Outcome {
+        let mut dice = Dice::new(seed, run);
+        let mut calibration = Calibration::default();
+        let mut drawn = Drawing::new(self.setting, &self.laws, true, &mut dice);
+        for second in 0..before {
+            calibrate(&mut calibration, self.setting, &drawn.second(second, 0.0, &mut dice));
+        }
+        self.play_from(dice, Some(calibration))
+    }
+
+    /// Plays one rollout judged request by request, as if every request were a coin of its own:
+    /// what is tempting, and wrong where pods are disturbed.
+    #[must_use]
+    pub fn play_by_request(&self, definition: Definition, seed: u64, run: u64) -> Outcome {
+        let mut dice = Dice::new(seed, run);
+        let mut drawn = Drawing::new(self.setting, &self.laws, false, &mut dice);
+        let mut evidence = ByRequest::default();
+        let mut outcome = Outcome::default();
+        for second in 0..self.setting.seconds {
+            let weight = self.setting.scheduled(second).unwrap_or(0.0);
+            let counts = drawn.second(second, weight, &mut dice);
+            outcome.count(&counts.stratum);
+            let Stratum { canary, baseline, .. } = &counts.stratum;
+            let bad = [canary, baseline].map(|arm| definition.bad_events(arm));
+            if evidence.add(bad, weight) >= -self.setting.judge.false_rollback.ln() {
+                outcome.rolled_back = Some(second + 1);
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn play_from(&self, mut dice: Dice, mut calibration: Option<Calibration>) -> Outcome {
+        let setting = self.setting;
+        let mut judge = Judge::new(setting.judge.clone());
+        let mut drawn = Drawing::new(setting, &self.laws, calibration.is_some(), &mut dice);
+        let mut outcome = Outcome::default();
+        let mut weight = setting.weight_at(0, 0.0);
+        for second in 0..setting.seconds {
+            let counts = drawn.second(second, weight, &mut dice);
+            outcome.count(&counts.stratum);
+            if let Some(calibration) = &mut calibration {
+                calibrate(calibration, setting, &counts);
+                judge.set_block_ticks(calibration.block_ticks());
+            }
+            let next = setting.scheduled(second + 1);
+            let ending =
+                if next.is_some_and(|w| w != weight) { Ending::Scheduled } else { Ending::Open };
+            let verdict = tell(&mut judge, setting, &counts, ending);
+            outcome.note(second + 1, &verdict);
+            if setting.promotion {
+                judge.trials(&Trials {
+                    ticks: 10,
+                    strata: &[counts.trials],
+                    pods: setting.known_pods(),
+                    rungs: ALL_RUNGS,
+                    ending: Ending::Open,
+                });
+                if judge.promotion().proved {
+                    outcome.promoted = Some(second + 1);
+                }
+            }
+            if outcome.rolled_back.is_some() || outcome.promoted.is_some() {
+                break;
+            }
+            let after = setting.weight_at(second + 1, verdict.rollback_ln.max(verdict.caution_ln));
+            if after != weight && ending == Ending::Open {
+                drop_open_blocks(&mut judge);
+            }
+            weight = after;
+        }
+        outcome
+    }
 }
 
 fn calibrate(calibration: &mut Calibration, setting: &Setting, counts: &Counts) {
@@ -129,51 +232,11 @@ fn calibrate(calibration: &mut Calibration, setting: &Setting, counts: &Counts) 
     }
 }
 
-fn play_from(setting: &Setting, mut dice: Dice, mut calibration: Option<Calibration>) -> Outcome {
-    let mut judge = Judge::new(setting.judge.clone());
-    let mut drawn = traffic::Drawing::new(setting, calibration.is_some(), &mut dice);
-    let mut outcome = Outcome::default();
-    let mut weight = setting.weight_at(0, 0.0);
-    for second in 0..setting.seconds {
-        let counts = drawn.second(setting, second, weight, &mut dice);
-        outcome.count(&counts.stratum);
-        if let Some(calibration) = &mut calibration {
-            calibrate(calibration, setting, &counts);
-            judge.set_block_ticks(calibration.block_ticks());
-        }
-        let next = setting.scheduled(second + 1);
-        let ending =
-            if next.is_some_and(|w| w != weight) { Ending::Scheduled } else { Ending::Open };
-        let verdict = tell(&mut judge, setting, &counts, ending);
-        outcome.note(second + 1, &verdict);
-        if setting.promotion {
-            judge.trials(&Trials {
-                ticks: 10,
-                strata: &[counts.trials],
-                pods: setting.known_pods(),
-                rungs: crate::judge::ALL_RUNGS,
-                ending: Ending::Open,
-            });
-            if judge.promotion().proved {
-                outcome.promoted = Some(second + 1);
-            }
-        }
-        if outcome.rolled_back.is_some() || outcome.promoted.is_some() {
-            break;
-        }
-        let after = setting.weight_at(second + 1, verdict.rollback_ln.max(verdict.caution_ln));
-        if after != weight && ending == Ending::Open {
-            drop_open_blocks(&mut judge);
-        }
-        weight = after;
-    }
-    outcome
-}
-
 /// Plays many rollouts on as many threads, in the order of their numbers.
 #[must_use]
 pub fn play_many(setting: &Setting, seed: u64, runs: usize, threads: usize) -> Vec<Outcome> {
-    many(runs, threads, |run| play(setting, seed, run))
+    let stage = Stage::new(setting);
+    many(runs, threads, |run| stage.play(seed, run))
 }
 
 /// The outcomes of `play` for the numbers below `runs`, on as many threads, in their order.
@@ -214,6 +277,7 @@ impl Setting {
             seconds: 1800,
             load: Load::constant(500.0),
             traffic: Traffic::same(),
+            shards: Shards::ONE,
             weights: Weights::Fixed(0.05),
             pods: None,
             pods_known: false,
@@ -377,7 +441,10 @@ mod tests {
             outcomes.iter().filter(|outcome| outcome.rolled_back.is_some()).count()
         };
         assert!(rolled_back(&play_many(&setting, 1, 8, 2)) >= 4);
-        let calibrated = many(8, 2, |run| play_calibrated(&setting, 1800, 1, run));
+        let calibrated = {
+            let stage = Stage::new(&setting);
+            many(8, 2, |run| stage.play_calibrated(1800, 1, run))
+        };
         assert_eq!(rolled_back(&calibrated), 0);
     }
 }

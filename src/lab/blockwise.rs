@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    blocks::{self, Kind, Latency, Load, Setting, Traffic, Weights},
+    blocks::{self, Kind, Latency, Load, Setting, Shards, Stage, Traffic, Weights},
     record::Record,
     rivals::Stopped,
     scenario::{Flaw, Rate, Scenario, Slower, Weighting},
@@ -18,6 +18,8 @@ pub fn setting(scenario: &Scenario) -> Option<Setting> {
         || scenario.slow.is_some()
         || scenario.burst.is_some()
         || scenario.canary.hang > 0.0
+        || scenario.canary.spill > 0.0
+        || scenario.retries > 0
         || !matches!(scenario.flaw, None | Some(Flaw::NoThinning))
         || scenario.judge_config().block_ticks < 10
         || meets_the_timeout(scenario);
@@ -33,6 +35,7 @@ pub fn setting(scenario: &Scenario) -> Option<Setting> {
             onset: whole_seconds(scenario.canary.after)?,
             ramp: whole_seconds(scenario.canary.ramp)?,
         },
+        shards: Shards::ONE,
         weights: weights(scenario)?,
         pods: pods.map(|pods| judge::Pods { canary: pods.canary, baseline: pods.baseline }),
         pods_known: pods.is_some_and(|pods| pods.known) && scenario.flaw.is_none(),
@@ -45,10 +48,25 @@ pub fn setting(scenario: &Scenario) -> Option<Setting> {
     })
 }
 
-/// Plays one run.
+/// How long the placebo has been running when a rollout begins.
+const PLACEBO: Duration = Duration::from_secs(3600);
+
+/// How long a placebo runs beforehand to find the length of blocks; `None` where the scenario
+/// sets the length, or no endpoint of the baseline can be told apart to be one.
 #[must_use]
-pub fn play(setting: &Setting, seed: u64, run: u32) -> Record {
-    let outcome = blocks::play(setting, seed, u64::from(run));
+pub fn placebo(scenario: &Scenario) -> Option<Duration> {
+    let told_apart = scenario.pods.is_some_and(|pods| pods.known && pods.baseline >= 2);
+    (scenario.judge.block.is_none() && told_apart && scenario.flaw.is_none()).then_some(PLACEBO)
+}
+
+/// Plays one run, its length of blocks found by a placebo if there is one.
+#[must_use]
+pub fn play(stage: &Stage<'_>, placebo: Option<Duration>, seed: u64, run: u32) -> Record {
+    let run = u64::from(run);
+    let outcome = match placebo {
+        Some(before) => stage.play_calibrated(before.as_secs() as u32, seed, run),
+        None => stage.play(seed, run),
+    };
     let seconds = |second: Option<u32>| second.map(f64::from);
     Record {
         rolled_back: seconds(outcome.rolled_back).map(|at| Stopped {
@@ -140,7 +158,7 @@ fn weights(scenario: &Scenario) -> Option<Weights> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::scenario::{Change, Tail, Users};
+    use crate::lab::scenario::{Change, Pause, Pods, Tail, Users};
 
     #[test]
     fn coins_and_plain_latencies_are_drawn_by_block() {
@@ -166,14 +184,35 @@ mod tests {
     }
 
     #[test]
+    fn a_placebo_finds_the_length_of_blocks_where_none_is_set() {
+        let every = Duration::from_secs(300);
+        let pause = Some(Pause { every, length: Duration::from_secs(15) });
+        let pods = Some(Pods { baseline: 10, canary: 1, pause, known: true });
+        let auto = Scenario { pods, weighting: Weighting::Fixed(1000), ..Scenario::default() };
+        assert_eq!(auto.judge.block, None);
+        let mut short = auto.clone();
+        short.judge.block = Some(Duration::from_secs(1));
+        let rolled_back = |scenario: &Scenario| {
+            let setting = setting(scenario).unwrap();
+            let stage = Stage::new(&setting);
+            let play = |run| play(&stage, placebo(scenario), 1, run);
+            (0..6).filter(|run| play(*run).rolled_back.is_some()).count()
+        };
+        assert_eq!(placebo(&short), None);
+        assert_eq!(rolled_back(&auto), 0);
+        assert!(rolled_back(&short) >= 3);
+    }
+
+    #[test]
     fn the_same_run_is_the_same() {
         let scenario = Scenario {
             canary: Change { latency_factor: 2.0, ..Change::default() },
             ..Scenario::default()
         };
         let setting = setting(&scenario).unwrap();
-        let record = play(&setting, 7, 3);
+        let stage = Stage::new(&setting);
+        let record = play(&stage, None, 7, 3);
         assert!(record.rolled_back.is_some_and(|stopped| stopped.at < 120.0), "{record:?}");
-        assert_eq!(record, play(&setting, 7, 3));
+        assert_eq!(record, play(&stage, None, 7, 3));
     }
 }

@@ -13,10 +13,14 @@ const SPAN: f64 = 12.0;
 
 /// `ln(1/alpha)` over the information of one canary request against a known baseline: no test of
 /// level alpha and power one needs fewer on average (Wald 1945). `None` where the bound is not
-/// known: nothing changes, it changes slowly, or one request can give it away.
+/// known: nothing changes, it changes slowly or for
+/// the baseline too, failures are repeated, or one request can give it away.
 #[must_use]
 pub fn wald_canary_requests(scenario: &Scenario) -> Option<f64> {
     if !scenario.changes() || !scenario.canary.ramp.is_zero() || scenario.slow.is_some() {
+        return None;
+    }
+    if scenario.canary.spill > 0.0 || scenario.retries > 0 {
         return None;
     }
     let canary = Arm::canary(scenario, scenario.onset());

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{blockwise, record::play_all, requestwise, scenario::Scenario, summary::Summary};
+use super::{
+    blocks::Stage, blockwise, record::play_all, requestwise, scenario::Scenario, summary::Summary,
+};
 
 /// What single runs are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,9 @@ pub fn play(
     let by_block = blockwise::setting(scenario).filter(|_| !rivals);
     let records = match by_block {
         Some(setting) => {
-            let play = |run| blockwise::play(&setting, scenario.seed, run);
+            let stage = Stage::new(&setting);
+            let placebo = blockwise::placebo(scenario);
+            let play = |run| blockwise::play(&stage, placebo, scenario.seed, run);
             play_all(scenario.runs, threads, cancelled, play, done)
         }
         None => {

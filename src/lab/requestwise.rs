@@ -102,6 +102,8 @@ struct Run<'a> {
     weight_since: u32,
     tick: u32,
     lead: u32,
+    /// Ticks of a rollback block.
+    block: u32,
     arriving: Vec<Request>,
     slow_us: u32,
     seen: Seen,
@@ -152,6 +154,7 @@ impl<'a> Run<'a> {
             weight_since: 0,
             tick: 0,
             lead,
+            block: scenario.judge_config().block_ticks,
             arriving: Vec::new(),
             slow_us: (scenario.baseline.p99() * 1e6) as u32,
             seen: Seen::default(),
@@ -242,8 +245,7 @@ impl<'a> Run<'a> {
         let at = f64::from(self.tick - self.lead) / f64::from(SECOND);
         let now = Duration::from_millis(u64::from(self.tick - self.lead) * 100);
         let seen = self.evidence.seen(now, 0, None);
-        let block = self.scenario.judge_config().block_ticks;
-        let block_ends = (self.tick - self.weight_since).is_multiple_of(block);
+        let block_ends = (self.tick - self.weight_since).is_multiple_of(self.block);
         let verdict = seen.verdict;
         if seen.suspected || verdict.level >= Level::Caution {
             self.record.cautioned.get_or_insert(at);

@@ -36,6 +36,8 @@ pub struct Scenario {
     pub load_noise: f64,
     /// The pods behind both arms.
     pub pods: Option<Pods>,
+    /// How often clients repeat what failed or hung at most, each time as a request of its own.
+    pub retries: u32,
     /// Sticky users; none: a coin per request.
     pub users: Option<Users>,
     /// How the canary's weight moves.
@@ -108,6 +110,8 @@ pub struct Change {
     pub errors: Option<f64>,
     /// Share of requests that are never answered.
     pub hang: f64,
+    /// The part of all this that the baseline suffers too, as through a database that both use.
+    pub spill: f64,
     /// When it begins.
     pub after: Duration,
     /// How long it takes to grow from nothing to its full size, linearly.
@@ -121,6 +125,7 @@ impl Default for Change {
             tail: None,
             errors: None,
             hang: 0.0,
+            spill: 0.0,
             after: Duration::ZERO,
             ramp: Duration::ZERO,
         }
@@ -277,8 +282,8 @@ impl Scenario {
         self.canary.after.as_secs_f64()
     }
 
-    /// The judge of a rollout in this scenario. `block: auto` is played as the 5 s that it starts
-    /// with: the laboratory has no placebo.
+    /// The judge of a rollout in this scenario. `block: auto` begins with 5 s; where counts are
+    /// drawn by block and pods are known, a placebo then finds the length.
     #[must_use]
     pub fn judge_config(&self) -> JudgeConfig {
         let config = self.judge.config(JudgeConfig::default().components);
@@ -315,6 +320,7 @@ impl Default for Scenario {
             canary: Change::default(),
             load_noise: 0.0,
             pods: None,
+            retries: 0,
             users: None,
             weighting: Weighting::Fixed(500),
             judge: JudgeSettings::default(),

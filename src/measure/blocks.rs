@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, Ledger, RecorderKey, SlotView, Tick, WAIT_CREDIT_US, hex};
+use super::{Deadlines, Epoch, Ledger, RecorderKey, SlotView, Tick, WAIT_CREDIT_US, hex};
 
 /// After a change of weights, requests may still be assigned under the one before for this many
 /// ticks; later ones are left out.
@@ -242,16 +242,12 @@ impl BlockBuilder {
     pub fn fold(&mut self, ledger: &Ledger) -> Vec<Block> {
         let mut complete = Vec::new();
         for (index, folding) in self.banks.iter_mut().enumerate() {
-            while is_final(ledger, &self.members, &folding.bank, folding.next) {
-                let tick = folding.next;
-                let measured = is_measured(ledger, &self.members, tick);
-                for member in self.members.iter().filter(|_| measured) {
-                    let slots = ledger.slots(member.key).into_iter();
-                    for slot in slots.flat_map(|slots| slots.at(tick)) {
-                        self.dropped += u64::from(!folding.take(index, &self.runs, *member, slot));
-                    }
+            let mut slots = Vec::new();
+            while final_slots(ledger, &self.members, folding, &mut slots) {
+                for (member, slot) in slots.drain(..) {
+                    self.dropped += u64::from(!folding.take(index, &self.runs, member, slot));
                 }
-                folding.next = Tick(tick.0 + 1);
+                folding.next = Tick(folding.next.0 + 1);
                 for block in folding.close(&self.runs, ledger) {
                     match block {
                         Some(block) => complete.push(block),
@@ -268,31 +264,47 @@ impl BlockBuilder {
     }
 }
 
-/// Whether all requests of a tick have deadlines. Where some came before the first deadlines of
-/// their recorder the whole tick is left out, so that no arm is counted without the other.
-fn is_measured(ledger: &Ledger, members: &[Member], tick: Tick) -> bool {
-    let slots = members.iter().filter_map(|member| ledger.slots(member.key));
-    slots.flat_map(|slots| slots.at(tick)).all(|slot| !slot.deadlines().is_empty())
+/// The slots of the bank's next tick, if nothing that the bank looks at can change in it any more.
+/// Where some requests came before the first deadlines of their recorder the whole tick is left
+/// out, so that no arm is counted without the other.
+fn final_slots<'a>(
+    ledger: &'a Ledger,
+    members: &[Member],
+    folding: &Folding,
+    found: &mut Vec<(Member, SlotView<'a>)>,
+) -> bool {
+    let (bank, tick) = (&folding.bank, folding.next);
+    let credit = Duration::from_micros(u64::from(WAIT_CREDIT_US));
+    let Some(past) = ledger.watermark().checked_sub(tick.end() + credit) else { return false };
+    let mut measured = true;
+    for member in members {
+        for slot in ledger.slots(member.key).into_iter().flat_map(|slots| slots.at(tick)) {
+            if slot.deadlines().is_empty() {
+                measured = false;
+                continue;
+            }
+            if past <= Duration::from_micros(u64::from(bank.lag_us(slot.deadlines()))) {
+                found.clear();
+                return false;
+            }
+            found.push((*member, slot));
+        }
+    }
+    if !measured {
+        found.clear();
+    }
+    true
 }
 
-/// Whether nothing that the bank looks at can change in a tick any more.
-fn is_final(ledger: &Ledger, members: &[Member], bank: &Bank, tick: Tick) -> bool {
-    let watermark = ledger.watermark();
-    let credit = Duration::from_micros(u64::from(WAIT_CREDIT_US));
-    let Some(past) = watermark.checked_sub(tick.end() + credit) else { return false };
-    let slots = members.iter().filter_map(|member| ledger.slots(member.key));
-    slots.flat_map(|slots| slots.at(tick)).all(|slot| {
-        let deadlines = slot.deadlines();
-        if deadlines.is_empty() {
-            return true;
-        }
-        let slow = bank.slow.iter().filter_map(|definition| deadlines.of(*definition));
-        let first = bank.refused.then_some(0);
-        let ages = bank.failed.iter().copied().chain(first);
+impl Bank {
+    /// The age at which the bank has seen all that it looks at.
+    fn lag_us(&self, deadlines: &Deadlines) -> u32 {
+        let slow = self.slow.iter().filter_map(|definition| deadlines.of(*definition));
+        let first = self.refused.then_some(0);
+        let ages = self.failed.iter().copied().chain(first);
         let failed = ages.map(|age| deadlines.failed_by_us()[age]);
-        let lag_us = slow.chain(failed).max().unwrap_or(0);
-        past > Duration::from_micros(u64::from(lag_us))
-    })
+        slow.chain(failed).max().unwrap_or(0)
+    }
 }
 
 impl Run {
@@ -327,6 +339,12 @@ impl Run {
     }
 }
 
+/// The run that a slot belongs to: the last one of its epoch that had begun, else the first.
+fn run_of<'a>(runs: &'a VecDeque<Run>, slot: SlotView<'_>) -> Option<&'a Run> {
+    let of_epoch = || runs.iter().filter(|run| run.epochs.contains(&slot.epoch()));
+    of_epoch().rfind(|run| run.from <= slot.tick()).or_else(|| of_epoch().next())
+}
+
 impl Folding {
     /// Counts a slot into its block; false where there is none any more.
     fn take(
@@ -336,9 +354,7 @@ impl Folding {
         member: Member,
         slot: SlotView<'_>,
     ) -> bool {
-        let of_epoch = || runs.iter().filter(|run| run.epochs.contains(&slot.epoch()));
-        let run = of_epoch().rfind(|run| run.from <= slot.tick()).or_else(|| of_epoch().next());
-        let Some(run) = run else { return false };
+        let Some(run) = run_of(runs, slot) else { return false };
         let number = run.number(slot.tick());
         if run.complete_from(number) <= slot.tick() {
             return false;

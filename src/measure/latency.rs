@@ -181,7 +181,7 @@ impl Window {
     const COARSE: u32 = 750;
     const COARSE_SLICES: usize = 5;
 
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             fine: std::array::from_fn(|_| Slice::empty()),
             coarse: std::array::from_fn(|_| Slice::empty()),
@@ -189,7 +189,7 @@ impl Window {
     }
 
     #[inline]
-    fn record(&mut self, latency_us: u32, now: Tick) {
+    pub(super) fn record(&mut self, latency_us: u32, now: Tick) {
         let number = now.0 / Self::FINE;
         let place = number as usize % Self::FINE_SLICES;
         if self.fine[place].number != number {
@@ -221,6 +221,17 @@ impl Window {
     pub fn add_minute(&self, now: Tick, sum: &mut Histogram<u32>) {
         let recent = |slice: &&Slice| slice.is_recent(now.0 / Self::FINE, Self::FINE_SLICES as u32);
         self.fine.iter().filter(recent).for_each(|slice| slice.add_to(sum));
+    }
+
+    /// Of the last 60 to 75 s before `now`: how many lie within an edge of the histograms'
+    /// buckets, and how many there are.
+    #[must_use]
+    pub fn minute_within(&self, now: Tick, edge_us: u32) -> (u64, u64) {
+        let recent = |slice: &&Slice| slice.is_recent(now.0 / Self::FINE, Self::FINE_SLICES as u32);
+        self.fine.iter().filter(recent).fold((0, 0), |(within, all), slice| {
+            let counts = &slice.counts;
+            (within + counts.count_between(0, u64::from(edge_us)), all + counts.len())
+        })
     }
 
     /// Adds the last 300 to 375 s before `now` to `sum`.

@@ -33,4 +33,4 @@ pub use report::{Probed, RescueResult, Rescues, ShedReason, UpstreamConnections,
 pub use slots::{SlotView, Slots};
 pub use thresholds::{ENOUGH, ENOUGH_FOR_LAST, Past, QUANTILES, Thresholds};
 pub use totals::Totals;
-pub use units::{Draw, Interval, MAX_UNITS, UNIT_DEFINITIONS, Units};
+pub use units::{Draw, Interval, MAX_UNITS, UNIT_DEFINITIONS, UnitHasher, Units};

@@ -48,7 +48,9 @@ impl Outstanding {
 
     /// The units that have requests out.
     pub(super) fn units(&self) -> impl Iterator<Item = u64> {
-        self.places.iter().filter(|(_, count)| *count > 0).map(|(unit, _)| *unit)
+        // Most tables that are looked at are empty by then.
+        let places = if self.used == 0 { &[] } else { self.places.as_slice() };
+        places.iter().filter(|(_, count)| *count > 0).map(|(unit, _)| *unit)
     }
 
     /// Number of places.
@@ -58,8 +60,10 @@ impl Outstanding {
 
     /// Forgets all, and keeps the places.
     pub(super) fn clear(&mut self) {
-        self.places.fill((0, 0));
-        self.used = 0;
+        if self.used > 0 {
+            self.places.fill((0, 0));
+            self.used = 0;
+        }
     }
 
     /// Number of units that have requests out.

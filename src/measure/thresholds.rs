@@ -24,52 +24,53 @@ const P99: usize = 3;
 const P99_FITS: std::ops::RangeInclusive<f64> = 0.003..=0.03;
 
 /// The baseline's latencies of the last minute where these are many, else of the last five.
-#[derive(Debug)]
-pub struct Past {
-    minute: Histogram<u32>,
-    five_minutes: Histogram<u32>,
+/// Adding histograms up is dear, so it is done only for thresholds that are due.
+#[derive(Clone, Debug)]
+pub struct Past<'a> {
+    windows: Vec<&'a Window>,
+    now: Tick,
 }
 
-impl Default for Past {
-    fn default() -> Self {
-        Self { minute: histogram(), five_minutes: histogram() }
-    }
-}
-
-impl Past {
-    /// Adds a recorder of the baseline.
-    pub fn add(&mut self, window: &Window, now: Tick) {
-        window.add_minute(now, &mut self.minute);
-        window.add_five_minutes(now, &mut self.five_minutes);
+impl<'a> Past<'a> {
+    /// The past of the baseline's recorders, seen from `now`.
+    #[must_use]
+    pub fn new(windows: Vec<&'a Window>, now: Tick) -> Self {
+        Self { windows, now }
     }
 
     /// Adds all of another one.
     pub fn merge(&mut self, other: &Self) {
-        let sums = [&mut self.minute, &mut self.five_minutes];
-        for (sum, more) in sums.into_iter().zip([&other.minute, &other.five_minutes]) {
-            sum.add(more).expect("a histogram made by `new` grows");
-        }
+        self.windows.extend_from_slice(&other.windows);
+    }
+
+    /// Adds a recorder.
+    pub fn add(&mut self, window: &'a Window) {
+        self.windows.push(window);
     }
 
     /// The thresholds; `None` where there were too few requests.
     #[must_use]
     pub fn thresholds(&self) -> Option<Thresholds> {
-        let minute = self.minute.len() >= ENOUGH_FOR_LAST;
-        Thresholds::of(if minute { &self.minute } else { &self.five_minutes })
+        let mut past = histogram();
+        self.windows.iter().for_each(|window| window.add_minute(self.now, &mut past));
+        if past.len() < ENOUGH_FOR_LAST {
+            past.reset();
+            self.windows.iter().for_each(|window| window.add_five_minutes(self.now, &mut past));
+        }
+        Thresholds::of(&past)
     }
 
     /// Whether thresholds that are in force since `since` are to be replaced.
     #[must_use]
-    pub fn outdates(&self, thresholds: &Thresholds, since: Tick, now: Tick) -> bool {
-        let aged = now.0.saturating_sub(since.0) >= REFRESH;
-        aged || (self.minute.len() >= ENOUGH
-            && !P99_FITS.contains(&share_beyond(&self.minute, thresholds.edges_us[P99])))
+    pub fn outdates(&self, thresholds: &Thresholds, since: Tick) -> bool {
+        if self.now.0.saturating_sub(since.0) >= REFRESH {
+            return true;
+        }
+        let edge_us = thresholds.edges_us[P99];
+        let counts = self.windows.iter().map(|window| window.minute_within(self.now, edge_us));
+        let (within, all) = counts.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1));
+        all >= ENOUGH && !P99_FITS.contains(&(1.0 - within as f64 / all as f64))
     }
-}
-
-/// The share of latencies beyond an edge.
-fn share_beyond(past: &Histogram<u32>, edge_us: u32) -> f64 {
-    1.0 - past.count_between(0, u64::from(edge_us)) as f64 / past.len() as f64
 }
 
 /// What counts as slow on one route.
@@ -129,34 +130,37 @@ mod tests {
 
     use super::*;
 
-    fn past(latencies_us: impl IntoIterator<Item = u32>) -> Past {
-        let mut past = Past::default();
-        for latency_us in latencies_us {
-            past.minute.record(u64::from(latency_us)).unwrap();
-            past.five_minutes.record(u64::from(latency_us)).unwrap();
-        }
-        past
+    fn window(latencies_us: impl IntoIterator<Item = u32>) -> Window {
+        let mut window = Window::new();
+        latencies_us.into_iter().for_each(|latency_us| window.record(latency_us, Tick(0)));
+        window
+    }
+
+    fn thresholds(latencies_us: impl IntoIterator<Item = u32>) -> Option<Thresholds> {
+        Past::new(vec![&window(latencies_us)], Tick(0)).thresholds()
     }
 
     #[test]
     fn too_few_requests_make_no_thresholds() {
-        assert_eq!(past(0..999).thresholds(), None);
-        assert_eq!(past(0..1000).thresholds().unwrap().baseline_us().len(), 4);
-        assert_eq!(past(0..10_000).thresholds().unwrap().baseline_us().len(), 5);
+        assert_eq!(thresholds(0..999), None);
+        assert_eq!(thresholds(0..1000).unwrap().baseline_us().len(), 4);
+        assert_eq!(thresholds(0..10_000).unwrap().baseline_us().len(), 5);
     }
 
     #[test]
     fn thresholds_go_when_they_are_old_or_do_not_fit() {
-        let before = past((0..2000).map(|index| 1000 + index));
-        let thresholds = before.thresholds().unwrap();
-        assert!(!before.outdates(&thresholds, Tick(0), Tick(599)));
-        assert!(before.outdates(&thresholds, Tick(0), Tick(600)));
-        let slower = past((0..2000).map(|index| 1100 + index));
-        assert!(slower.outdates(&thresholds, Tick(0), Tick(1)), "5 % beyond the 99th percentile");
-        let faster = past((0..2000).map(|index| 500 + index));
-        assert!(faster.outdates(&thresholds, Tick(0), Tick(1)), "none beyond it");
-        let idle = past(0..10);
-        assert!(!idle.outdates(&thresholds, Tick(0), Tick(1)));
+        let before = window((0..2000).map(|index| 1000 + index));
+        let thresholds = Past::new(vec![&before], Tick(0)).thresholds().unwrap();
+        let outdates = |window: &Window, now| {
+            Past::new(vec![window], Tick(now)).outdates(&thresholds, Tick(0))
+        };
+        assert!(!outdates(&before, 599));
+        assert!(outdates(&before, 600));
+        let slower = window((0..2000).map(|index| 1100 + index));
+        assert!(outdates(&slower, 1), "5 % beyond the 99th percentile");
+        let faster = window((0..2000).map(|index| 500 + index));
+        assert!(outdates(&faster, 1), "none beyond it");
+        assert!(!outdates(&window(0..10), 1), "idle");
     }
 
     proptest! {
@@ -166,7 +170,7 @@ mod tests {
             relative in 0.0..0.3,
             floor_us in 0_u32..1000,
         ) {
-            let thresholds = past(latencies.iter().copied()).thresholds().unwrap();
+            let thresholds = thresholds(latencies.iter().copied()).unwrap();
             let canary = thresholds.canary_us(relative, floor_us);
             for (index, edge_us) in thresholds.baseline_us().iter().enumerate() {
                 let beyond = latencies.iter().filter(|latency| *latency > edge_us).count();

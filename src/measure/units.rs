@@ -217,9 +217,9 @@ impl From<WrittenUnits> for Units {
     }
 }
 
-/// A unit is a keyed hash already.
-#[derive(Clone, Default)]
-struct UnitHasher(u64);
+/// The hasher of units: a unit is a keyed hash already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnitHasher(u64);
 
 impl Hasher for UnitHasher {
     fn finish(&self) -> u64 {

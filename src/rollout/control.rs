@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Action, Command, ConfigView, NewConfig, Obstacle, Refused, Seen, Settings, Snapshot,
+    Action, Command, ConfigView, NewConfig, Obstacle, Recorded, Refused, Seen, Settings, Snapshot,
     asking::{self, Asking},
     groups::Groups,
     handle::Message,
@@ -25,7 +25,7 @@ use super::{
     placebo::Placebos,
     sessions::Sessions,
     shares::Shares,
-    steering::{At, Changes, Moment, Rollout, Steering, reply},
+    steering::{At, Changes, Counted, Known, Moment, Rollout, Steering, reply},
     view::{Beginnings, View},
     workers::Workers,
 };
@@ -77,6 +77,10 @@ pub(super) struct Control {
     descending: bool,
     workers: Workers,
     beginnings: Beginnings,
+    /// Counts of rollouts that began in a process before this one, as far as it had come.
+    carried: Counted,
+    /// Counts as the journal was told them last.
+    counted: Counted,
     /// Reloads whose raises are on their way to the disk.
     reloads: Vec<(u64, oneshot::Sender<Result<(), Refused>>)>,
     snapshots: Option<watch::Sender<Arc<Snapshot>>>,
@@ -133,6 +137,8 @@ impl Control {
             asking: Asking::default(),
             descending: false,
             beginnings: Beginnings::default(),
+            carried: Counted::default(),
+            counted: Counted::default(),
             reloads: Vec::new(),
             snapshots: None,
             ticks: 0,
@@ -222,6 +228,7 @@ impl Control {
             self.ledger.retire();
             self.shares.second(self.layout.current(), &self.ledger);
             self.headroom.second(self.shares.last_second());
+            self.tell_counts(moment);
             if self.descending {
                 self.store(false);
                 self.hold_hearings(&Changes::default(), moment);
@@ -286,7 +293,23 @@ impl Control {
             }
         }
         if self.steering.wants_snapshot() {
-            self.steering.remember_all(&self.hearings, &self.placebos, moment);
+            let known = Known { counted: &self.counted, placebos: &self.placebos };
+            self.steering.remember_all(&self.hearings, known, moment);
+        }
+    }
+
+    /// Tells the journal how many requests there were, where there were any.
+    fn tell_counts(&mut self, moment: Moment) {
+        for at in self.steering.places() {
+            let names = self.steering.at(at).names();
+            if self.hearings.of(&names).is_none() {
+                continue;
+            }
+            let counts = self.view().counts(at);
+            if self.counted.get(&names) != Some(&counts) {
+                self.steering.record(at, Recorded::Counts(counts.clone()), moment);
+                self.counted.insert(names, counts);
+            }
         }
     }
 
@@ -335,13 +358,17 @@ impl Control {
         let now = Now { tick: Tick::at(moment.now - self.started), epoch };
         let mut hearings = std::mem::take(&mut self.hearings);
         let mut pasts = self.steering.take_pasts();
+        let mut carried = Vec::new();
         for (at, rollout) in self.steering.all() {
             let names = rollout.names();
             let weights_bp = table.dials.of(ServiceId(at.service as u32)).weights_bp();
             if changes.begun.contains(&at) {
                 let past = pasts.remove(&rollout.run);
+                let (evidence, counts) =
+                    past.map_or((None, Vec::new()), |past| (Some(past.evidence), past.counts));
                 if let Some(about) = self.about(at) {
-                    hearings.begin(&about, past, weights_bp, now);
+                    hearings.begin(&about, evidence, weights_bp, now);
+                    carried.push((names, counts));
                 }
                 continue;
             }
@@ -363,6 +390,7 @@ impl Control {
             self.about(at)
         });
         self.hearings = hearings;
+        self.carried.extend(carried);
     }
 
     /// What a rollout's evidence is made of; `None` where nothing is judged.
@@ -474,6 +502,7 @@ impl Control {
         let names = [rollout.service.clone(), rollout.canary.clone()];
         let cells = self.layout.current().iter().filter(|cell| cell.labels.service == names[0]);
         let now = cells.map(|cell| (cell.key, self.ledger.totals(cell.key))).collect();
+        self.carried.remove(&names);
         self.beginnings.insert(names, now);
     }
 
@@ -519,7 +548,7 @@ impl Control {
             let rollouts = self.steering.of(service);
             let id = ServiceId(service as u32);
             let targets = weights_of(rollouts);
-            let outright = rollouts.iter().any(|it| it.state.life.fails_outright());
+            let outright = rollouts.iter().any(|it| it.by_hand || it.state.life.fails_outright());
             let weights_bp = if new_routes || outright {
                 targets.clone()
             } else {
@@ -572,6 +601,7 @@ impl Control {
             sessions: &self.sessions,
             workers: &self.workers,
             beginnings: &self.beginnings,
+            carried: &self.carried,
             config: &self.config,
             lateness: self.lateness[0].max(self.lateness[1]),
         }

@@ -52,7 +52,7 @@ pub use plan::{
     ServicePlan, SessionPolicy, Settings, Slo, Stage, Tolerance,
 };
 pub use recall::{Recall, Replayed};
-pub use record::{Beginning, LiveRollout, Memory, Record, Recorded, StepInput};
+pub use record::{Beginning, LiveRollout, Memory, Record, Recorded, RouteCounts, StepInput};
 pub use replay::{Outcome, Replay};
 pub use report::{NoReport, Report, ReportForm};
 pub use running::{Running, Start, StartError, WorkerLink, start};

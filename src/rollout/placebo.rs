@@ -14,8 +14,8 @@ use super::{layout::Cell, snapshot::PlaceboView};
 use crate::{
     judge::{self, ArmCounts, Calibration, Pods},
     measure::{
-        Batch, EndpointNumber, Event, Kind, Ledger, Outcome, Past, RecorderId, RecorderKey,
-        Thresholds, Tick, WAIT_CREDIT_US,
+        Batch, EndpointNumber, Event, Kind, Latencies, Ledger, Outcome, Past, RecorderId,
+        RecorderKey, Thresholds, Tick, WAIT_CREDIT_US,
     },
     routing::{Endpoint, Judged, RouteTable},
 };
@@ -220,10 +220,8 @@ impl Placebo {
         if !turn.0.is_multiple_of(LOOKS[usize::from(self.thresholds.is_some())]) {
             return;
         }
-        let mut past = Past::default();
-        for latencies in self.baseline.iter().filter_map(|key| ledger.latencies(*key)) {
-            past.add(latencies.window(), now);
-        }
+        let latencies = self.baseline.iter().filter_map(|key| ledger.latencies(*key));
+        let past = Past::new(latencies.map(Latencies::window).collect(), now);
         self.thresholds = past.thresholds().or(self.thresholds);
     }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     Change, Decision, DecisionKind, Evidence, EvidenceSnapshot, LiveRollout, Plan, Record,
-    Recorded, Rollout as Life, Seen, StepInput, journal, record::Beginning,
+    Recorded, Rollout as Life, RouteCounts, Seen, StepInput, journal, record::Beginning,
 };
 
 /// A rollout as far as it was told.
@@ -20,6 +20,7 @@ pub struct Recall {
     pending: Option<Life>,
     /// What the last step comes to, until it is known what was made of it.
     expected: Option<(Change, Life)>,
+    counts: Vec<RouteCounts>,
 }
 
 /// How a decision of the journal compares with what comes of its records.
@@ -39,15 +40,24 @@ impl Recall {
     pub fn begin(run: u64, beginning: Beginning, life: Life) -> Self {
         let Beginning { from, epoch, ref splits, .. } = beginning;
         let evidence = Evidence::new(beginning.subject(), from, epoch, splits.clone());
-        Self { run, at_ms: 0, beginning, evidence, life, pending: None, expected: None }
+        Self {
+            run,
+            at_ms: 0,
+            beginning,
+            evidence,
+            life,
+            pending: None,
+            expected: None,
+            counts: Vec::new(),
+        }
     }
 
     /// A rollout of a snapshot.
     #[must_use]
     pub fn resume(live: LiveRollout) -> Self {
-        let LiveRollout { run, at_ms, beginning, life, pending, evidence } = live;
+        let LiveRollout { run, at_ms, beginning, life, pending, evidence, counts } = live;
         let evidence = Evidence::recall(beginning.subject(), evidence);
-        Self { run, at_ms, beginning, evidence, life, pending, expected: None }
+        Self { run, at_ms, beginning, evidence, life, pending, expected: None, counts }
     }
 
     /// The number of the decision that it began with.
@@ -85,7 +95,13 @@ impl Recall {
     pub(super) fn recalled(mut self) -> Recalled {
         let before = self.life().clone();
         let again = self.expected.take().filter(|(_, life)| life.weight_bp() <= before.weight_bp());
-        Recalled { life: before, again, time: self.time(), evidence: self.evidence.snapshot() }
+        Recalled {
+            life: before,
+            again,
+            time: self.time(),
+            evidence: self.evidence.snapshot(),
+            counts: self.counts,
+        }
     }
 
     /// It is told something. An error says which lowering came out that the journal does not
@@ -101,6 +117,7 @@ impl Recall {
             Recorded::Plan(plan) => self.beginning.plan.clone_from(plan),
             Recorded::Input(input) => self.evidence.take(input),
             Recorded::Step(step) => self.step(step),
+            Recorded::Counts(counts) => self.counts.clone_from(counts),
             Recorded::InForce(_) => {
                 if let Some(life) = self.pending.take() {
                     self.life = life;
@@ -163,6 +180,7 @@ pub(super) struct Recalled {
     pub(super) again: Option<(Change, Life)>,
     pub(super) time: Duration,
     pub(super) evidence: EvidenceSnapshot,
+    pub(super) counts: Vec<RouteCounts>,
 }
 
 /// Tells all rollouts again. Returns what is known of those that were judged last, by run.

@@ -44,6 +44,23 @@ pub enum Recorded {
     Step(StepInput),
     /// A raise that had waited for the disk is in force: the decision of this number.
     InForce(u64),
+    /// Requests since it began; nothing is computed from it.
+    #[serde(rename = "c")]
+    Counts(Vec<RouteCounts>),
+}
+
+/// Requests of a rollout on one route since it began: all, and those that failed or hung.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteCounts {
+    /// The route.
+    #[serde(rename = "r")]
+    pub route: Arc<str>,
+    /// Of the baseline.
+    #[serde(rename = "b")]
+    pub baseline: [u64; 2],
+    /// Of the canary.
+    #[serde(rename = "c")]
+    pub canary: [u64; 2],
 }
 
 /// What the evidence of a rollout is made of.
@@ -129,6 +146,9 @@ pub struct LiveRollout {
     pub pending: Option<Rollout>,
     /// Its evidence so far.
     pub evidence: EvidenceSnapshot,
+    /// Its requests so far.
+    #[serde(default)]
+    pub counts: Vec<RouteCounts>,
 }
 
 impl Beginning {

@@ -261,6 +261,7 @@ impl Recording {
             life: self.life.clone(),
             pending: None,
             evidence: self.evidence.snapshot(),
+            counts: Vec::new(),
         };
         self.journal
             .append_snapshot(Memory {

@@ -85,7 +85,8 @@ impl Replay {
         match &record.what {
             Recorded::Input(_) => self.outcome.inputs += 1,
             Recorded::Step(_) => self.outcome.steps += 1,
-            Recorded::Begin(_) | Recorded::Plan(_) | Recorded::InForce(_) => {}
+            Recorded::Begin(_) | Recorded::Plan(_) | Recorded::InForce(_) | Recorded::Counts(_) => {
+            }
         }
         if let Some(recall) = self.recalls.get_mut(&record.run) {
             if let Err(sentence) = recall.tell(record) {

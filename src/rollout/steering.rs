@@ -12,8 +12,8 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Action, CanaryPlan, Change, Command, Decision, DecisionKind, EvidenceSnapshot, JournalCounts,
-    JournalSettings, LiveRollout, Memory, Record, Recorded, Refused, RolloutStatus, Seen,
-    ServicePlan, Snapshot, StepInput, Told, Verdict, Why,
+    JournalSettings, LiveRollout, Memory, Record, Recorded, Refused, RolloutStatus, RouteCounts,
+    Seen, ServicePlan, Snapshot, StepInput, Told, Verdict, Why,
     asking::WARMING,
     hearing::Hearings,
     journal,
@@ -35,6 +35,23 @@ const OURSELVES: &str = "haldane";
 
 /// The journal of the control plane.
 pub(super) type Journal = journal::Journal<Record, Memory>;
+
+/// Requests of rollouts since they began, by service and canary.
+pub(super) type Counted = HashMap<[Arc<str>; 2], Vec<RouteCounts>>;
+
+/// What the journal is told beside rollouts and hearings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    pub(super) counted: &'a Counted,
+    pub(super) placebos: &'a Placebos,
+}
+
+/// What goes on of a rollout of a process before this one.
+#[derive(Debug)]
+pub(super) struct Past {
+    pub(super) evidence: EvidenceSnapshot,
+    pub(super) counts: Vec<RouteCounts>,
+}
 
 /// Waits for a command to be in force.
 pub(super) type Answer = oneshot::Sender<Result<RolloutStatus, Refused>>;
@@ -66,6 +83,9 @@ pub(super) struct Rollout {
     pub(super) run: u64,
     /// What the judge said last.
     pub(super) said: Said,
+    /// Whether a person gave it its weight: that is in force at once, whatever the baseline
+    /// carries.
+    pub(super) by_hand: bool,
     clock: Clock,
     /// What the last step went by, for what people order meanwhile.
     seen: Seen,
@@ -158,7 +178,7 @@ pub(super) struct Steering {
     /// By run: what the journal knows of rollouts of a process before.
     recalled: HashMap<u64, Recalled>,
     /// By run: the evidence of those that go on.
-    pasts: HashMap<u64, EvidenceSnapshot>,
+    pasts: HashMap<u64, Past>,
 }
 
 impl Steering {
@@ -296,7 +316,8 @@ impl Steering {
         rollout.clock.before = rollout.clock.before.max(recalled.time);
         rollout.state.life = recalled.life;
         rollout.state.life.lower_to(room_bp);
-        self.pasts.insert(rollout.run, recalled.evidence);
+        let (evidence, counts) = (recalled.evidence, recalled.counts);
+        self.pasts.insert(rollout.run, Past { evidence, counts });
         if let Some((change, life)) = recalled.again {
             let mut state = State { life, ..rollout.state.clone() };
             state.reason = reason(change, &state, "decided again after a restart");
@@ -307,7 +328,7 @@ impl Steering {
     }
 
     /// The evidence of rollouts that go on, by run.
-    pub(super) fn take_pasts(&mut self) -> HashMap<u64, EvidenceSnapshot> {
+    pub(super) fn take_pasts(&mut self) -> HashMap<u64, Past> {
         std::mem::take(&mut self.pasts)
     }
 
@@ -456,12 +477,7 @@ impl Steering {
     }
 
     /// Tells the journal everything, so that it can begin anew from here.
-    pub(super) fn remember_all(
-        &mut self,
-        hearings: &Hearings,
-        placebos: &Placebos,
-        moment: Moment,
-    ) {
+    pub(super) fn remember_all(&mut self, hearings: &Hearings, known: Known<'_>, moment: Moment) {
         let live = hearings.all().filter_map(|(names, hearing)| {
             let rollout = self.all().find(|(_, rollout)| rollout.names() == *names)?.1;
             let (beginning, evidence) = hearing.state();
@@ -473,6 +489,7 @@ impl Steering {
                 life: rollout.state.life.clone(),
                 pending,
                 evidence: evidence.snapshot(),
+                counts: known.counted.get(names).cloned().unwrap_or_default(),
             })
         });
         let live = live.collect();
@@ -480,8 +497,11 @@ impl Steering {
             self.known.values().map(|decision| Decision::clone(decision)).collect();
         decisions.sort_unstable_by_key(|decision| decision.seq);
         // It had room just now; otherwise it is asked for again.
-        let _ =
-            self.journal.append_snapshot(Memory { decisions, live, placebos: placebos.memory() });
+        let _ = self.journal.append_snapshot(Memory {
+            decisions,
+            live,
+            placebos: known.placebos.memory(),
+        });
     }
 
     /// What the last step went by, at this moment.
@@ -592,6 +612,7 @@ impl Steering {
         } else if turn.fresh_proof {
             self.changes.fresh_proofs.push(at);
         }
+        rollout.by_hand = !turn.kind.is_judged();
         rollout.state = turn.state;
         rollout.since = moment.wall;
         rollout.decisions[turn.kind as usize] += 1;
@@ -703,6 +724,7 @@ impl Rollout {
             decisions: [0; DecisionKind::ALL.len()],
             run: 0,
             said: Said::default(),
+            by_hand: false,
             clock: Clock { before: Duration::ZERO, since: moment.now },
             seen: Seen::nothing(Duration::ZERO, 0),
             pending: None,

@@ -46,6 +46,9 @@ const MOST_RETURNS: u8 = 2;
 /// What both arms suffer within this time of a raise may come of it.
 const RAISE_SHOWS_WITHIN: Duration = Duration::from_secs(600);
 
+/// A canary that the breaker took everything from so often is taken back.
+const MOST_OUTAGES: u8 = 3;
+
 /// By how much the evidence must grow to lower a weight that a person set against it.
 const OVERRULE: f64 = 5.0;
 
@@ -223,6 +226,8 @@ pub enum Why {
     Evidence,
     /// As many bad responses as a rollout may cost.
     BadResponses,
+    /// The breaker took all of its traffic again and again.
+    Outages,
     /// The canary alone burnt an error budget ten times as fast as it may.
     Objective,
     /// Undecided for too long, and the plan says so.
@@ -260,6 +265,9 @@ pub struct Rollout {
     overruled_ln: Option<f64>,
     suspected_until: Option<Duration>,
     breaker: BreakerState,
+    /// How often the breaker took everything.
+    #[serde(default)]
+    outages: u8,
     /// A raise that was taken back because both arms became bad after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     guard: Option<Guard>,
@@ -337,6 +345,7 @@ impl Rollout {
             overruled_ln: None,
             suspected_until: None,
             breaker: BreakerState::Closed,
+            outages: 0,
             guard: None,
             warm_until: Duration::ZERO,
             wait: Wait::Time,
@@ -500,6 +509,8 @@ impl Rollout {
             Some(Why::Evidence)
         } else if seen.excess_bad >= plan.judge.max_bad_responses as f64 {
             Some(Why::BadResponses)
+        } else if self.outages >= MOST_OUTAGES {
+            Some(Why::Outages)
         } else if seen.objectives == Standing::Severe {
             Some(Why::Objective)
         } else {
@@ -515,6 +526,7 @@ impl Rollout {
         }
         let breaker_before = std::mem::replace(&mut self.breaker, seen.breaker);
         let tripped = severity(seen.breaker) > severity(breaker_before);
+        self.outages += u8::from(tripped && seen.breaker == BreakerState::Open);
         let recovered = severity(seen.breaker) < severity(breaker_before);
         // What the breaker saw is confirmed or cleared at the weight of caution.
         let cautioned = (self.evidence_asks(seen, evidence_ln) || tripped) && !self.caution;

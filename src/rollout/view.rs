@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    ConfigView, RolloutStatus, Snapshot, Status,
+    ConfigView, RolloutStatus, RouteCounts, Snapshot, Status,
     groups::Groups,
     layout::{Cell, Layout},
     objectives::Objectives,
@@ -16,8 +16,8 @@ use super::{
     sessions::Sessions,
     shares::Shares,
     snapshot::{CanaryView, DurationView, RecorderLabels, RecorderView, WeightView},
-    status::RouteStatus,
-    steering::{At, Rollout, Steering},
+    status::{ArmStatus, RouteStatus},
+    steering::{At, Counted, Rollout, Steering},
     workers::Workers,
 };
 use crate::{
@@ -44,6 +44,8 @@ pub(super) struct View<'a> {
     pub(super) sessions: &'a Sessions,
     pub(super) workers: &'a Workers,
     pub(super) beginnings: &'a Beginnings,
+    /// Counts of rollouts that began in a process before this one.
+    pub(super) carried: &'a Counted,
     pub(super) config: &'a ConfigView,
     pub(super) lateness: Duration,
 }
@@ -89,7 +91,7 @@ impl View<'_> {
             phase: state.phase(),
             stage,
             stages,
-            weight: share(state.weight_bp()),
+            weight: share(self.weight_bp(at)),
             weight_actual: self.shares.of(&rollout.service, &rollout.canary),
             verdict: rollout.said.verdict,
             evidence: rollout.said.told.odds,
@@ -99,14 +101,28 @@ impl View<'_> {
         }
     }
 
+    /// The weight in force: on its way down it is still above the state's.
+    fn weight_bp(&self, at: At) -> u16 {
+        let dial = self.table.dials.of(ServiceId(at.service as u32));
+        dial.weights_bp().get(at.canary).copied().unwrap_or(0)
+    }
+
     fn routes(&self, at: At, rollout: &Rollout) -> Vec<RouteStatus> {
         let none = HashMap::new();
-        let names = [rollout.service.clone(), rollout.canary.clone()];
+        let names = rollout.names();
+        let carried = self.carried.get(&names);
         let began = self.beginnings.get(&names).unwrap_or(&none);
         let mut routes: Vec<RouteStatus> = Vec::new();
         let shown = |arm| arm == 0 || arm == at.canary + 1;
         for group in self.groups.of(at.service).filter(|group| shown(group.arm)) {
-            let arm = group.status(self.ledger, began);
+            let mut arm = group.status(self.ledger, began);
+            let before = carried.into_iter().flatten().find(|it| it.route == group.route_name);
+            if let Some(before) = before {
+                let [requests, errors] =
+                    if group.arm == 0 { before.baseline } else { before.canary };
+                arm.requests += requests;
+                arm.errors += errors;
+            }
             match routes.last_mut().filter(|last| last.route == group.route_name) {
                 Some(route) => route.arms.push(arm),
                 None => {
@@ -115,6 +131,19 @@ impl View<'_> {
             }
         }
         routes
+    }
+
+    /// Requests of a rollout since it began.
+    pub(super) fn counts(&self, at: At) -> Vec<RouteCounts> {
+        let routes = self.routes(at, self.steering.at(at)).into_iter();
+        let counts = routes.map(|route| {
+            let of = |arm: usize| {
+                let arm: Option<&ArmStatus> = route.arms.get(arm);
+                arm.map_or([0; 2], |arm| [arm.requests, arm.errors])
+            };
+            RouteCounts { baseline: of(0), canary: of(1), route: route.route.clone() }
+        });
+        counts.collect()
     }
 
     fn canary(&self, rollout: &Rollout) -> CanaryView {

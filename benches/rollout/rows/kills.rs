@@ -11,6 +11,7 @@ use crate::{
     admin::{Decision, decision},
     scene::{Scene, Setting, Trouble},
     upstream::Behaviour,
+    watch::Rollout,
 };
 
 const KILLS: u32 = 50;
@@ -21,6 +22,8 @@ const REGRESSION: u32 = 30;
 const LIVES: (f64, f64) = (0.05, 6.0);
 const START: f64 = 0.1;
 const RATE: f64 = 300.0;
+/// The status is drawn up once a second: what is known must be in it within this.
+const TOLD: Duration = Duration::from_millis(1500);
 /// The last seconds before a kill that may not have been counted: a block is written when all of it
 /// is final.
 const PENDING: f64 = 3.0;
@@ -60,20 +63,23 @@ pub(super) async fn fifty(run: Run) -> Result<Findings, Trouble> {
                 last * 100.0
             ));
         }
-        // Chance may have sent a tenth less.
-        known += 0.9 * RATE * (life - PENDING).max(0.0);
-        if !kept(before.evidence, after.evidence) || (after.requests as f64) < known {
+        // Chance may have sent a tenth less; what is over is not counted any more.
+        if before.phase != "rolled_back" {
+            known += 0.9 * RATE * (life - PENDING).max(0.0);
+        }
+        let is_known =
+            |it: &Rollout| kept(before.evidence, it.evidence) && it.requests as f64 >= known;
+        let seen = |look: &crate::watch::Look| look.of("v2").filter(|it| is_known(it)).map(drop);
+        if scene.until("evidence", TOLD, seen).await.is_err() {
+            let after = scene.rollout()?;
             evidence.push(format!(
                 "kill {kill}: {} requests, {:.3} : 1 became {}, {:.3} : 1; {known:.0} must be known",
                 before.requests, before.evidence, after.requests, after.evidence
             ));
         }
     }
-    let gone = scene.until("rollback", Duration::from_secs(30), |look| {
-        (look.of("v2")?.phase == "rolled_back").then_some(())
-    });
     let onset = scene.canary().first_worse().or(switched).ok_or("the canary was never bad")?;
-    let gone = gone.await.and_then(|()| rolled_back(&scene, onset));
+    let gone = rolled_back(&scene, onset);
     let first = |found: Vec<String>| {
         found.first().map_or(Ok(Found::Holds), |it| Err(format!("{} kills, {it}", found.len())))
     };
@@ -83,10 +89,12 @@ pub(super) async fn fifty(run: Run) -> Result<Findings, Trouble> {
     })
 }
 
+/// How long after the onset it was rolled back; lives are too short for evidence that begins anew.
 fn rolled_back(scene: &Scene, onset: Instant) -> Result<Found, Trouble> {
+    let rollout = scene.rollout()?;
     let changes = scene.watch.changes(onset);
     let gone = changes.iter().find(|it| it.phase == "rolled_back");
-    let gone = gone.ok_or("it was rolled back before it was bad")?;
+    let gone = gone.ok_or_else(|| format!("still {}: {}", rollout.phase, rollout.reason))?;
     Ok(Found::After(gone.at.saturating_duration_since(onset).as_secs_f64()))
 }
 

@@ -190,7 +190,7 @@ pub(crate) const ROWS: &[Row] = &[
         measures: &[
             comes("weight the journal's or lower"),
             comes("evidence goes on"),
-            comes("rolled back in spite of it"),
+            comes("rolled back between the kills"),
             comes("replay agrees"),
         ],
         seconds: 190.0,

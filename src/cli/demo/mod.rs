@@ -4,6 +4,7 @@
 mod behaviour;
 mod load;
 mod play;
+mod story;
 mod table;
 mod tally;
 mod upstream;

@@ -20,6 +20,7 @@ use super::{
     SAMPLES, SECOND, Whole,
     load::{self, Load},
     say, stopped,
+    story::Story,
     table::{self, percent},
     tally::{Run, Window},
     upstream::Upstream,
@@ -69,11 +70,11 @@ pub(super) async fn play(arguments: &Whole) -> Result<(), Failure> {
         Failure::new(Exit::Failed, "the demo's configuration has no listener on a port")
     })?;
     introduce(arguments, target, running.admin())?;
-    let run = watch(arguments, &handle, Span { started, onset, until }, target).await?;
+    let (run, story) = watch(arguments, &handle, Span { started, onset, until }, target).await?;
     let sent = run.whole().served() + run.whole().unserved;
     let counted = count(&handle, sent).await;
     let stopping = spawn_blocking(move || running.shutdown());
-    conclude(&run, arguments, counted)?;
+    conclude(&run, &story, arguments, counted)?;
     stopping.await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
@@ -108,9 +109,9 @@ fn introduce(arguments: &Whole, target: SocketAddr, admin: SocketAddr) -> Result
          \x20 proxy      http://{target}/\n\
          \x20 dashboard  http://{admin}/\n\
          At {:.1} s: {}.\n\
-         Nobody judges in this version: the weight stays where the plan put it, until you move \
-         it:\n\
-         \x20 haldane --admin http://{admin} set-weight shop 0% --reason \"it got slow\"\n",
+         The plan is 10, 25, 50, 100 %, each step on proof. Look on, or take part:\n\
+         \x20 haldane --admin http://{admin} status\n\
+         \x20 haldane --admin http://{admin} abort shop --reason \"I saw enough\"\n",
         arguments.rate,
         humantime::format_duration(arguments.time),
         onset.as_secs_f64(),
@@ -132,13 +133,14 @@ async fn watch(
     handle: &Handle,
     span: Span,
     target: SocketAddr,
-) -> Result<Run, Failure> {
+) -> Result<(Run, Story), Failure> {
     let host = HeaderValue::try_from(target.to_string()).expect("an address is a host");
     let (sender, mut samples) = mpsc::channel(SAMPLES);
     let load = Load { target, host, rate: arguments.rate, until: Some(span.until) };
     let sending = tokio::spawn(load::run(load, sender));
     say(&table::head())?;
     let mut run = Run::new();
+    let mut story = Story::default();
     let mut window = Window::new();
     let mut seconds = interval_at(span.started + SECOND, SECOND);
     let mut onset = Some(span.onset);
@@ -160,6 +162,9 @@ async fn watch(
                 at = (now - span.started).as_secs();
                 let weight = weight(&handle.snapshot());
                 say(&table::line(at, Some(weight), &second, &window))?;
+                for decision in story.follow(&handle.snapshot(), now - span.started) {
+                    say(&table::decision(&decision))?;
+                }
             }
             () = &mut stopped, if !stopping => {
                 // What is under way still gets its answer and is counted.
@@ -172,7 +177,8 @@ async fn watch(
     if second.served() + second.unserved > 0 {
         say(&table::line(at + 1, Some(weight(&handle.snapshot())), &second, &window))?;
     }
-    Ok(run)
+    story.follow(&handle.snapshot(), span.started.elapsed());
+    Ok((run, story))
 }
 
 /// The canary's weight in force, as a share of 1.
@@ -194,7 +200,7 @@ async fn count(handle: &Handle, sent: u64) -> u64 {
     }
 }
 
-fn conclude(run: &Run, arguments: &Whole, counted: u64) -> Result<(), Failure> {
+fn conclude(run: &Run, story: &Story, arguments: &Whole, counted: u64) -> Result<(), Failure> {
     say(&format!("\n{}", table::summary(run)))?;
     let (share, failed) = (run.whole().share(), run.after.canary.failed_share());
     say(&format!(
@@ -204,7 +210,9 @@ fn conclude(run: &Run, arguments: &Whole, counted: u64) -> Result<(), Failure> {
         arguments.time.mul_f64(ONSET).as_secs_f64(),
         percent(failed),
     ))?;
-    let checks = verdict::checks(run, arguments.regress, counted);
+    let mut checks = verdict::checks(run, arguments.regress, counted);
+    let onset = arguments.time.mul_f64(ONSET);
+    checks.extend(verdict::decided(story, arguments.regress, onset, arguments.time));
     for check in &checks {
         say(&format!("  {}  {}", if check.passed { "ok    " } else { "FAILED" }, check.text))?;
     }

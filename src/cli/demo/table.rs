@@ -1,6 +1,7 @@
 //! The demo's text: one line per second, and the summary at the end.
 
 use super::tally::{ArmTally, Run, Tally, WINDOW_SECONDS};
+use crate::rollout::Decision;
 
 /// The head of the table.
 pub(super) fn head() -> String {
@@ -41,6 +42,18 @@ pub(super) fn line(seconds: u64, weight: Option<f64>, second: &Tally, window: &T
         second.served() + second.unserved,
         arm(&window.baseline),
         arm(&window.canary),
+    )
+}
+
+/// A decision, on a line of its own.
+pub(super) fn decision(decision: &Decision) -> String {
+    let weight = |bp: u16| percent(Some(f64::from(bp) / 1e4));
+    format!(
+        "------ {}, {} -> {}: {}",
+        decision.action.label(),
+        weight(decision.from_bp),
+        weight(decision.weight_bp),
+        decision.reason,
     )
 }
 

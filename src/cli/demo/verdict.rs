@@ -1,6 +1,9 @@
 //! Whether what should happen in the demo happened: pure checks over the counted run.
 
-use super::{behaviour::Regress, table::percent, tally::Run};
+use std::time::Duration;
+
+use super::{behaviour::Regress, story::Story, table::percent, tally::Run};
+use crate::rollout::{Decision, Phase};
 
 /// Fewer canary requests than this after the onset say nothing about a regression.
 const ENOUGH: u64 = 100;
@@ -51,6 +54,57 @@ pub(super) fn checks(run: &Run, regress: Regress, counted: u64) -> Vec<Check> {
     ];
     checks.extend(regression(run, regress));
     checks
+}
+
+/// With less time than this after the onset nothing can be expected of a verdict, and with less
+/// than this in all nothing of the plan.
+const TIME_TO_JUDGE: Duration = Duration::from_secs(20);
+const TIME_TO_CLIMB: Duration = Duration::from_secs(45);
+
+/// Whether haldane decided what it should: took a bad canary back after it became bad, and let a
+/// good one climb.
+pub(super) fn decided(
+    story: &Story,
+    regress: Regress,
+    onset: Duration,
+    time: Duration,
+) -> Option<Check> {
+    let rolled_back = story.decisions.iter().find(|(_, it)| it.phase == Phase::RolledBack);
+    let by_hand = |it: &Decision| !it.action.is_judged() && !it.action.begins();
+    if story.decisions.iter().any(|(_, decision)| by_hand(decision)) {
+        // Somebody took part: what comes of that is theirs.
+        return None;
+    }
+    if regress == Regress::None {
+        let highest = story.decisions.iter().map(|(_, it)| it.weight_bp).max().unwrap_or(0);
+        let first = story.decisions.first().map_or(0, |(_, it)| it.weight_bp);
+        return Some(Check {
+            passed: rolled_back.is_none() && (highest > first || time < TIME_TO_CLIMB),
+            text: match rolled_back {
+                Some((at, _)) => format!("a healthy canary was rolled back at {} s", at.as_secs()),
+                None => {
+                    format!("a healthy canary reached {}", percent(Some(f64::from(highest) / 1e4)))
+                }
+            },
+        });
+    }
+    let enough = time.saturating_sub(onset) >= TIME_TO_JUDGE;
+    match rolled_back {
+        Some((at, _)) => Some(Check {
+            passed: *at >= onset,
+            text: format!(
+                "rolled back {:.0} s after the regression began",
+                at.as_secs_f64() - onset.as_secs_f64()
+            ),
+        }),
+        None => enough.then(|| Check {
+            passed: false,
+            text: format!(
+                "never rolled back, {} s after the regression began",
+                (time - onset).as_secs()
+            ),
+        }),
+    }
 }
 
 fn regression(run: &Run, regress: Regress) -> Option<Check> {

@@ -25,6 +25,8 @@ const MOST_RUNS: u64 = 10_000_000;
 /// Most requests per second, and most users.
 const MOST_RPS: f64 = 1e6;
 const MOST_USERS: u64 = 10_000_000;
+/// Most repetitions of a request.
+const MOST_RETRIES: u64 = 10;
 /// Most pods of an arm.
 const MOST_PODS: u64 = 10_000;
 
@@ -50,6 +52,7 @@ pub(in crate::config) fn compile(
         canary: change(&written.canary, &compiling),
         load_noise: compiling.plain(&written.load_noise, 0.0, 0.0..=2.0),
         pods: pods(&written.pods, &compiling),
+        retries: compiling.up_to(&written.retries, MOST_RETRIES, 0),
         users: users(&written.users, &compiling),
         weighting,
         judge,
@@ -260,6 +263,7 @@ fn change(change: &Given<written::Change>, compiling: &Compiling<'_, '_>) -> Cha
         tail: tail(&change.tail, compiling),
         errors: change.errors.get().map(|_| compiling.part(&change.errors, 0.0)),
         hang: compiling.part(&change.hang, 0.0),
+        spill: compiling.part(&change.spill, 0.0),
         after: time(&change.after),
         ramp: time(&change.ramp),
     }

@@ -36,6 +36,8 @@ pub(in crate::config) struct Scenario {
     pub(in crate::config) load_noise: Given<Number>,
     /// The pods behind the arms. Default: unknown.
     pub(in crate::config) pods: Given<Pods>,
+    /// How often clients repeat what failed or hung at most. Default: 0.
+    pub(in crate::config) retries: Given<Count>,
     /// Sticky users. Default: a coin per request.
     pub(in crate::config) users: Given<Users>,
     /// A fixed weight, or a schedule of weights; detection only. Default: 5%.
@@ -148,6 +150,8 @@ pub(in crate::config) struct Change {
     pub(in crate::config) errors: Given<Percent>,
     /// Share of requests that are never answered. Default: 0%.
     pub(in crate::config) hang: Given<Percent>,
+    /// The part of all this that the baseline suffers too. Default: 0%.
+    pub(in crate::config) spill: Given<Percent>,
     /// When it begins. Default: 0s.
     pub(in crate::config) after: Given<Time>,
     /// It grows linearly over this long. Default: 0s, at once.

@@ -51,6 +51,8 @@ fn lost(u: f64, psi: f64) -> f64 {
 pub(super) struct Kept {
     /// An event is kept with this probability.
     pub(super) keep: f64,
+    /// ln of the probability that it is not.
+    ln_lost: f64,
     pub(super) bins: Bins,
     /// By reach and psi; kept while `keep` stays.
     rows: [[Row; PSI.len()]; REACHES.len()],
@@ -83,6 +85,7 @@ impl Kept {
     pub(super) fn set_keep(&mut self, keep: f64) {
         if self.keep != keep {
             self.keep = keep;
+            self.ln_lost = (1.0 - keep).max(0.0).ln();
             self.filled = Default::default();
         }
     }
@@ -92,7 +95,7 @@ impl Kept {
     }
 
     pub(super) fn ln_nothing(&self) -> f64 {
-        self.bins.used().iter().map(|&(_, count)| ln_power(1.0 - self.keep, count)).sum()
+        self.bins.used().iter().map(|&(_, count)| ln_power(self.ln_lost, count)).sum()
     }
 }
 
@@ -138,7 +141,7 @@ impl Kept {
     }
 }
 
-/// ln(base^count), with 0^0 = 1.
-fn ln_power(base: f64, count: f64) -> f64 {
-    if count == 0.0 { 0.0 } else { (count * base.max(0.0).ln()).max(-1e9) }
+/// ln(base^count) by ln(base), with 0^0 = 1.
+fn ln_power(base_ln: f64, count: f64) -> f64 {
+    if count == 0.0 { 0.0 } else { (count * base_ln).max(-1e9) }
 }

@@ -1,9 +1,11 @@
 //! What the two arms answer like: probabilities of being bad, and counts drawn from them.
 
-use super::{Counts, Dice, Setting, normal_tail};
-use crate::judge::{
-    ArmCounts, Coin, EDGES, QUANTILES, SHIFT_COUNT, SHIFTS, Stratum, TrialCounts, TrialStratum,
+use super::{
+    Counts, Dice, Setting, Shards,
+    laws::{Bands, Conditions, Gap, Laws},
+    normal_tail,
 };
+use crate::judge::{ArmCounts, Coin, EDGES, QUANTILES, Stratum, TrialCounts, TrialStratum};
 
 /// Probabilities of an arm's requests to be bad.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -16,8 +18,6 @@ pub struct Rates {
     pub refused: f64,
     /// Beyond the margin of promotion at p90, p99 and the objective's quantile.
     pub beyond_margin: [f64; 3],
-    /// Slower than the shifted deadline, by quantile and shift.
-    pub shifted: [[f64; SHIFT_COUNT]; 2],
 }
 
 /// Log-normal latencies, and how the canary's differ.
@@ -109,7 +109,6 @@ impl Latency {
                 + if canary { (self.errors[1] - self.errors[0]) * effect } else { 0.0 },
             refused: 0.0,
             beyond_margin: [0.9, 0.99, 0.99].map(|q| exceeds(q, margin)),
-            shifted: [0.9, 0.99].map(|q| SHIFTS.map(|shift| exceeds(q, shift))),
         }
     }
 }
@@ -154,8 +153,19 @@ impl Traffic {
         Self { before: Kind::Rates(Box::new([rates(p), rates(p * ratio)])), onset: 0, ramp: 0 }
     }
 
+    /// The rates of both arms, with a part of the regression, under a common log-load.
+    pub(super) fn rates(&self, effect: f64, load_ln: f64) -> [Rates; 2] {
+        match &self.before {
+            Kind::Rates(rates) => {
+                let [baseline, canary] = rates.as_ref();
+                [*baseline, Rates::between(baseline, canary, effect)]
+            }
+            Kind::Latency(latency) => [0, 1].map(|arm| latency.rates(arm, load_ln, effect)),
+        }
+    }
+
     /// The part of the regression in force.
-    fn effect(&self, second: u32) -> f64 {
+    pub(super) fn effect(&self, second: u32) -> f64 {
         if second < self.onset {
             0.0
         } else if self.ramp == 0 {
@@ -186,12 +196,16 @@ impl Rates {
 }
 
 /// The state of a run's traffic.
-pub(super) struct Drawing {
+pub(super) struct Drawing<'a> {
+    setting: &'a Setting,
+    laws: &'a Laws,
     load_ln: f64,
     /// Rates that do not change, kept.
     steady: Option<(f64, [Rates; 2])>,
     /// Per group of pods, when the stalls began that go on, counted from the start of this second.
     stalls: [Vec<f64>; GROUPS],
+    /// Failures and refusals of both arms.
+    gaps: [[Gap; 2]; 2],
     /// Whether one pod of the baseline is counted apart.
     placebo: bool,
 }
@@ -202,35 +216,117 @@ const BASELINE: usize = 0;
 const CANARY: usize = 1;
 const PLACEBO: usize = 2;
 
-impl Drawing {
-    pub(super) fn new(setting: &Setting, placebo: bool, dice: &mut Dice) -> Self {
+impl<'a> Drawing<'a> {
+    pub(super) fn new(
+        setting: &'a Setting,
+        laws: &'a Laws,
+        placebo: bool,
+        dice: &mut Dice,
+    ) -> Self {
         let noise = match &setting.traffic.before {
             Kind::Latency(latency) => latency.load_noise,
             Kind::Rates(_) => 0.0,
         };
         let load_ln = if noise > 0.0 { noise * dice.normal() } else { 0.0 };
-        Self { load_ln, steady: None, stalls: Default::default(), placebo }
+        Self {
+            setting,
+            laws,
+            load_ln,
+            steady: None,
+            stalls: Default::default(),
+            gaps: Default::default(),
+            placebo,
+        }
     }
 
-    pub(super) fn second(
-        &mut self,
-        setting: &Setting,
-        second: u32,
-        weight: f64,
-        dice: &mut Dice,
-    ) -> Counts {
-        let [baseline, canary] = self.rates(setting, second, dice);
-        let all = dice.poisson(setting.load.at(second, setting.seconds));
+    pub(super) fn second(&mut self, second: u32, weight: f64, dice: &mut Dice) -> Counts {
+        let rps = self.setting.load.at(second, self.setting.seconds);
+        let effect = self.setting.traffic.effect(second);
+        let conditions = Conditions { rps, weight, effect };
+        if self.setting.shards != Shards::ONE {
+            return self.of_shards(conditions, dice);
+        }
+        match self.laws.of(conditions).filter(|_| !self.placebo) {
+            Some(bands) => self.tabled(bands, conditions, dice),
+            None => self.directly(conditions, dice),
+        }
+    }
+
+    fn tabled(&mut self, bands: &[Bands; 2], conditions: Conditions, dice: &mut Dice) -> Counts {
+        let rates = self.rates(conditions.effect, dice);
+        let coin = Coin::Drawn { share: conditions.weight };
+        let [(baseline, baseline_trials), (canary, canary_trials)] = [(BASELINE, 0), (CANARY, 1)]
+            .map(|(group, arm)| {
+                let stalled = self.stalled(group, dice);
+                let mut between = bands[arm].draw(dice);
+                let started = between.iter().sum();
+                let mut hit = 0;
+                if stalled > 0.0 {
+                    for count in &mut between {
+                        let waiting = dice.binomial(*count, stalled);
+                        *count -= waiting;
+                        hit += waiting;
+                    }
+                }
+                let free = started - hit;
+                let [errors, refused] = &mut self.gaps[arm];
+                let requests = Requests {
+                    started,
+                    hit,
+                    failed: errors.among(free, rates[arm].errors, dice),
+                    refused: refused.among(free, rates[arm].refused, dice),
+                    slow: beyond(&between),
+                };
+                requests.counts(&rates[arm], self.setting.promotion, dice)
+            });
+        Counts {
+            stratum: Stratum { weights: 0, coin, canary, baseline },
+            trials: TrialStratum { coin, canary: canary_trials, baseline: baseline_trials },
+            placebo: None,
+        }
+    }
+
+    /// The counts that shards tell each other, joined.
+    fn of_shards(&mut self, conditions: Conditions, dice: &mut Dice) -> Counts {
+        let Conditions { rps, weight, effect } = conditions;
+        let rates = self.rates(effect, dice);
+        let stalled = [BASELINE, CANARY].map(|group| self.stalled(group, dice));
+        let mut joined = [ArmCounts::default(); 2];
+        let Shards { count, lost } = self.setting.shards;
+        for _ in 0..count {
+            if dice.uniform() < lost {
+                continue;
+            }
+            let all = dice.poisson(rps);
+            let canary = dice.binomial(all, weight);
+            for (i, started) in [all - canary, canary].into_iter().enumerate() {
+                joined[i].merge(&arm(started, &rates[i], stalled[i], false, dice).0);
+            }
+        }
+        let [baseline, canary] = joined;
+        let coin = Coin::Drawn { share: weight };
+        let nothing = TrialCounts::default();
+        Counts {
+            stratum: Stratum { weights: 0, coin, canary, baseline },
+            trials: TrialStratum { coin, canary: nothing, baseline: nothing },
+            placebo: None,
+        }
+    }
+
+    fn directly(&mut self, conditions: Conditions, dice: &mut Dice) -> Counts {
+        let Conditions { rps, weight, effect } = conditions;
+        let [baseline, canary] = self.rates(effect, dice);
+        let all = dice.poisson(rps);
         let canary_started = dice.binomial(all, weight);
-        let promotion = setting.promotion;
-        let stalled = self.stalled(setting, CANARY, dice);
+        let promotion = self.setting.promotion;
+        let stalled = self.stalled(CANARY, dice);
         let (canary, canary_trials) = arm(canary_started, &canary, stalled, promotion, dice);
         let picked = self.placebo.then(|| {
-            let started = dice.binomial(all - canary_started, setting.share_of_one());
-            let stalled = self.stalled(setting, PLACEBO, dice);
+            let started = dice.binomial(all - canary_started, self.setting.share_of_one());
+            let stalled = self.stalled(PLACEBO, dice);
             arm(started, &baseline, stalled, false, dice).0
         });
-        let stalled = self.stalled(setting, BASELINE, dice);
+        let stalled = self.stalled(BASELINE, dice);
         let others = all - canary_started - picked.map_or(0, |counts| counts.started);
         let (others, baseline_trials) = arm(others, &baseline, stalled, promotion, dice);
         let mut baseline = others;
@@ -245,32 +341,27 @@ impl Drawing {
         }
     }
 
-    fn rates(&mut self, setting: &Setting, second: u32, dice: &mut Dice) -> [Rates; 2] {
-        let effect = setting.traffic.effect(second);
-        match &setting.traffic.before {
-            Kind::Rates(rates) => {
-                let [baseline, canary] = rates.as_ref();
-                [*baseline, Rates::between(baseline, canary, effect)]
-            }
-            Kind::Latency(latency) => {
-                if latency.load_noise > 0.0 {
-                    let step = latency.load_noise * (1.0 - 0.98_f64 * 0.98).sqrt();
-                    self.load_ln = 0.98 * self.load_ln + step * dice.normal();
-                } else if let Some((same, rates)) = self.steady
-                    && same == effect
-                {
-                    return rates;
-                }
-                let rates = [0, 1].map(|arm| latency.rates(arm, self.load_ln, effect));
-                self.steady = Some((effect, rates));
-                rates
-            }
+    fn rates(&mut self, effect: f64, dice: &mut Dice) -> [Rates; 2] {
+        let noise = match &self.setting.traffic.before {
+            Kind::Latency(latency) => latency.load_noise,
+            Kind::Rates(_) => 0.0,
+        };
+        if noise > 0.0 {
+            let step = noise * (1.0 - 0.98_f64 * 0.98).sqrt();
+            self.load_ln = 0.98 * self.load_ln + step * dice.normal();
+        } else if let Some((same, rates)) = self.steady
+            && same == effect
+        {
+            return rates;
         }
+        let rates = self.setting.traffic.rates(effect, self.load_ln);
+        self.steady = Some((effect, rates));
+        rates
     }
 
     /// The share of a group's traffic of this second that meets a stalled pod.
-    fn stalled(&mut self, setting: &Setting, group: usize, dice: &mut Dice) -> f64 {
-        let (Some(pause), Some(pods)) = (setting.pause, setting.pods) else {
+    fn stalled(&mut self, group: usize, dice: &mut Dice) -> f64 {
+        let (Some(pause), Some(pods)) = (self.setting.pause, self.setting.pods) else {
             return 0.0;
         };
         let apart = u32::from(self.placebo);
@@ -288,7 +379,47 @@ impl Drawing {
     }
 }
 
-/// Counts of an arm, and the same requests as trials.
+/// The requests of an arm in a second.
+struct Requests {
+    started: u64,
+    /// Of these, those that met a stalled pod: slow at every edge, and nothing else.
+    hit: u64,
+    /// Of the others, failed and refused ones, and those beyond each edge.
+    failed: u64,
+    refused: u64,
+    slow: [u64; EDGES],
+}
+
+impl Requests {
+    /// Counts of an arm, and the same requests as trials.
+    fn counts(&self, rates: &Rates, promotion: bool, dice: &mut Dice) -> (ArmCounts, TrialCounts) {
+        let Self { started, hit, failed, refused, slow } = *self;
+        let slow = slow.map(|count| count + hit);
+        let counts = ArmCounts::of_requests(started, [failed, failed], refused, slow);
+        if !promotion {
+            return (counts, TrialCounts::default());
+        }
+        // The proofs are judged apart, each by its own distribution; nothing depends on their
+        // joint one.
+        let beyond_margin =
+            rates.beyond_margin.map(|rate| dice.binomial(started - hit, rate) + hit);
+        let trials = TrialCounts { started, failed, beyond_margin, ..TrialCounts::default() };
+        (counts, trials)
+    }
+}
+
+/// Counts beyond the edges from those between them.
+fn beyond(between: &[u64; EDGES + 1]) -> [u64; EDGES] {
+    let mut beyond = [0; EDGES];
+    let mut sum = 0;
+    for (count, above) in beyond.iter_mut().zip(&between[1..]).rev() {
+        sum += above;
+        *count = sum;
+    }
+    beyond
+}
+
+/// An arm's counts, drawn one after the other.
 fn arm(
     started: u64,
     rates: &Rates,
@@ -298,17 +429,14 @@ fn arm(
 ) -> (ArmCounts, TrialCounts) {
     let hit = dice.binomial(started, stalled);
     let free = started - hit;
-    let failed = dice.binomial(free, rates.errors);
-    let refused = dice.binomial(free, rates.refused);
-    let slow = nested(free, &rates.slow, dice).map(|count| count + hit);
-    let counts = ArmCounts::of_requests(started, [failed, failed], refused, slow);
-    if !promotion {
-        return (counts, TrialCounts::default());
-    }
-    // The proofs are judged apart, each by its own distribution; nothing depends on their joint one.
-    let beyond_margin = rates.beyond_margin.map(|rate| dice.binomial(free, rate) + hit);
-    let trials = TrialCounts { started, failed, beyond_margin, ..TrialCounts::default() };
-    (counts, trials)
+    let requests = Requests {
+        started,
+        hit,
+        failed: dice.binomial(free, rates.errors),
+        refused: dice.binomial(free, rates.refused),
+        slow: nested(free, &rates.slow, dice),
+    };
+    requests.counts(rates, promotion, dice)
 }
 
 /// Counts beyond edges of falling probability, each among those beyond the one before.

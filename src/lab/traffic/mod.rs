@@ -26,6 +26,8 @@ pub enum Stream {
     CanaryPods,
     /// Arrivals, users, coins, latencies and errors.
     Requests,
+    /// The same of requests that are repeated.
+    Retries,
 }
 
 /// The generator of one stream of one run.

@@ -4,10 +4,12 @@
 //! A request takes the same random numbers whatever its arm is, so that weights that move do not
 //! change who comes and when.
 
+use std::collections::VecDeque;
+
 use rand::RngExt;
 use rand_distr::{Distribution, Poisson, StandardNormal, weighted::WeightedAliasIndex};
 
-use super::{Arm, Random, Stalls, Stream, Weather, random};
+use super::{Arm, Conditions, Random, Stalls, Stream, Weather, random};
 use crate::lab::scenario::{Scenario, Slower};
 
 /// Length of a tick in seconds.
@@ -64,8 +66,35 @@ pub struct Requests<'a> {
     population: &'a Population,
     weather: Weather<'a>,
     random: Random,
-    stalls: [Stalls; 2],
+    answers: Answers<'a>,
+    repeats: Repeats,
     tick: u32,
+}
+
+/// Requests that failed and are repeated. They have random numbers of their own, so that they
+/// move nothing else.
+#[derive(Debug)]
+struct Repeats {
+    random: Random,
+    /// By ticks from now.
+    later: VecDeque<Vec<Repeat>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Repeat {
+    user: u32,
+    arrival_us: u64,
+    left: u32,
+}
+
+/// A request is repeated within this time after it failed, in microseconds.
+const PATIENCE_US: u64 = 1_000_000;
+
+/// How the arms answer.
+#[derive(Debug)]
+struct Answers<'a> {
+    scenario: &'a Scenario,
+    stalls: [Stalls; 2],
 }
 
 impl<'a> Requests<'a> {
@@ -78,10 +107,17 @@ impl<'a> Requests<'a> {
             population,
             weather: Weather::new(scenario, run, lead),
             random: random(scenario.seed, run, Stream::Requests),
-            stalls: [
-                Stalls::new(scenario, run, Stream::BaselinePods, pods[0]),
-                Stalls::new(scenario, run, Stream::CanaryPods, pods[1]),
-            ],
+            answers: Answers {
+                scenario,
+                stalls: [
+                    Stalls::new(scenario, run, Stream::BaselinePods, pods[0]),
+                    Stalls::new(scenario, run, Stream::CanaryPods, pods[1]),
+                ],
+            },
+            repeats: Repeats {
+                random: random(scenario.seed, run, Stream::Retries),
+                later: VecDeque::new(),
+            },
             tick: 0,
         }
     }
@@ -97,7 +133,8 @@ impl<'a> Requests<'a> {
         let start_us = u64::from(self.tick) * 100_000;
         self.tick += 1;
         let conditions = self.weather.next_tick();
-        for stalls in &mut self.stalls {
+        let repeated = self.repeats.later.pop_front().unwrap_or_default();
+        for stalls in &mut self.answers.stalls {
             stalls.advance(from, from + TICK);
         }
         requests.clear();
@@ -107,38 +144,81 @@ impl<'a> Requests<'a> {
             // The mean of a schedule's pause is zero, which is no Poisson law.
             Err(_) => 0,
         };
-        let arms = [Arm::baseline(self.scenario), conditions.canary];
         for _ in 0..count {
             let user = match &self.population.activity {
                 Some(activity) => activity.sample(&mut self.random) as u32,
                 None => 0,
             };
             let canary = is_canary(user, self.random.random());
-            let offset_us = self.random.random_range(0..100_000_u64);
-            let arm = usize::from(canary);
-            let (end, latency) =
-                self.answer(&arms[arm], arm, conditions.load, from + offset_us as f64 * 1e-6);
-            requests.push(Request {
-                user,
-                canary,
-                arrival_us: start_us + offset_us,
-                end,
-                latency_us: (latency * 1e6) as u32,
-            });
+            let arrival_us = start_us + self.random.random_range(0..100_000_u64);
+            let asked = Asked { user, canary, arrival_us };
+            let request = self.answers.answer(asked, &conditions, &mut self.random);
+            self.repeats.note(&request, self.scenario.retries, self.tick);
+            requests.push(request);
         }
+        for Repeat { user, arrival_us, left } in repeated {
+            let canary = is_canary(user, self.repeats.random.random());
+            let asked = Asked { user, canary, arrival_us };
+            let request = self.answers.answer(asked, &conditions, &mut self.repeats.random);
+            self.repeats.note(&request, left, self.tick);
+            requests.push(request);
+        }
+    }
+}
+
+impl Repeats {
+    /// Repeats a request that failed, if it may be; `tick` is the next one.
+    fn note(&mut self, request: &Request, left: u32, tick: u32) {
+        if left == 0 || request.end == End::Ok {
+            return;
+        }
+        let after_us = self.random.random_range(0..PATIENCE_US);
+        let arrival_us = request.arrival_us + u64::from(request.latency_us) + after_us;
+        // Within a tick nothing is repeated: its requests are asked at once.
+        let arrival_us = arrival_us.max(u64::from(tick) * 100_000);
+        let place = (arrival_us / 100_000) as usize - tick as usize;
+        if self.later.len() <= place {
+            self.later.resize_with(place + 1, Vec::new);
+        }
+        self.later[place].push(Repeat { user: request.user, arrival_us, left: left - 1 });
+    }
+}
+
+/// A request that is not answered yet.
+#[derive(Clone, Copy)]
+struct Asked {
+    user: u32,
+    canary: bool,
+    arrival_us: u64,
+}
+
+impl Answers<'_> {
+    fn answer(&self, asked: Asked, conditions: &Conditions, random: &mut Random) -> Request {
+        let Asked { user, canary, arrival_us } = asked;
+        let at = arrival_us as f64 * 1e-6;
+        let arm = usize::from(canary);
+        let (end, latency) = self.outcome(conditions, arm, at, random);
+        Request { user, canary, arrival_us, end, latency_us: (latency * 1e6) as u32 }
     }
 
     /// How an arm answers a request that arrives at a moment; the latency is in seconds.
-    fn answer(&mut self, arm: &Arm, index: usize, load: f64, at: f64) -> (End, f64) {
-        let normal: f64 = StandardNormal.sample(&mut self.random);
-        let lot: f64 = self.random.random();
-        let pod: f64 = self.random.random();
+    fn outcome(
+        &self,
+        conditions: &Conditions,
+        index: usize,
+        at: f64,
+        random: &mut Random,
+    ) -> (End, f64) {
+        let normal: f64 = StandardNormal.sample(random);
+        let lot: f64 = random.random();
+        let pod: f64 = random.random();
+        let arm = &conditions.arms[index];
         let timeout = self.scenario.timeout.as_secs_f64();
         let Some(lot) = above(lot, arm.hang) else { return (End::Hung, timeout) };
         let behaviour = &self.scenario.baseline;
         let usual = behaviour.median.as_secs_f64()
             * (behaviour.sigma * normal).exp()
-            * load
+            * conditions.load
             * arm.latency_factor;
         let (failed, latency) = match above(lot, arm.errors) {
             None => (true, usual),
@@ -188,7 +268,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::lab::scenario::{Change, LongRequests, Pause, Pods, Tail, Users};
+    use crate::lab::scenario::{Behaviour, Change, LongRequests, Pause, Pods, Tail, Users};
 
     fn play(scenario: &Scenario, run: u32, ticks: u32, share: f64) -> Vec<Request> {
         let population = Population::new(scenario);
@@ -271,6 +351,25 @@ mod tests {
         let late = share(&play(&scenario, 0, 20_000, 0.05), |r| r.latency_us > 500_000);
         // A request meets a stall with probability 1/60 and then waits up to a second.
         assert!((late - 1.0 / 120.0).abs() < 0.002, "{late}");
+    }
+
+    #[test]
+    fn failures_are_repeated_and_move_nothing_else() {
+        let baseline = Behaviour { errors: 0.2, ..Scenario::default().baseline };
+        let plain = Scenario { baseline, ..Scenario::default() };
+        let repeating = Scenario { retries: 2, ..plain.clone() };
+        let [once, again] = [plain, repeating].map(|scenario| play(&scenario, 0, 2000, 0.05));
+        let more = again.len() as f64 / once.len() as f64;
+        assert!((more - 1.24).abs() < 0.01, "{more}");
+        assert!((share(&again, |r| r.canary) - 0.05).abs() < 0.003);
+        let of_tick = |requests: &[Request], tick: u64| {
+            let within = requests.iter().filter(|r| r.arrival_us / 100_000 == tick);
+            within.copied().collect::<Vec<_>>()
+        };
+        for tick in [0, 700, 1999] {
+            let first = of_tick(&once, tick);
+            assert_eq!(of_tick(&again, tick)[..first.len()], first);
+        }
     }
 
     #[test]

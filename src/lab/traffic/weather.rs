@@ -16,8 +16,8 @@ pub struct Conditions {
     pub rate: f64,
     /// Factor on every latency of both arms.
     pub load: f64,
-    /// The canary's behaviour; the baseline's is always [`Arm::baseline`].
-    pub canary: Arm,
+    /// How the baseline and the canary behave.
+    pub arms: [Arm; 2],
 }
 
 /// How an arm answers at a moment, beside the latency that both arms share.
@@ -48,14 +48,19 @@ impl Arm {
     /// The canary, a moment in seconds after the start of the run.
     #[must_use]
     pub fn canary(scenario: &Scenario, at: f64) -> Self {
+        Self::changed(scenario, at, 1.0)
+    }
+
+    /// An arm that suffers a part of what is wrong with the canary.
+    fn changed(scenario: &Scenario, at: f64, part: f64) -> Self {
         let baseline = Self::baseline(scenario);
         let change = &scenario.canary;
         let since = at - change.after.as_secs_f64();
-        if since < 0.0 {
+        if since < 0.0 || part == 0.0 {
             return baseline;
         }
         let ramp = change.ramp.as_secs_f64();
-        let grown = if ramp > 0.0 { (since / ramp).min(1.0) } else { 1.0 };
+        let grown = part * if ramp > 0.0 { (since / ramp).min(1.0) } else { 1.0 };
         let errors = change.errors.unwrap_or(baseline.errors);
         let (share, slower) =
             change.tail.map_or(baseline.tail, |tail| (tail.share * grown, tail.slower));
@@ -100,7 +105,8 @@ impl<'a> Weather<'a> {
         Conditions {
             rate: rate_at(self.scenario, at.max(0.0)),
             load: self.log_load.exp(),
-            canary: Arm::canary(self.scenario, at),
+            arms: [self.scenario.canary.spill, 1.0]
+                .map(|part| Arm::changed(self.scenario, at, part)),
         }
     }
 }
@@ -175,6 +181,17 @@ mod tests {
         assert!((half.latency_factor - 1.5).abs() < 1e-9);
         assert!((half.errors - 0.051).abs() < 1e-9);
         assert!((Arm::canary(&scenario, 500.0).latency_factor - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_spills_over_hits_the_baseline_in_part() {
+        let canary = Change { errors: Some(0.201), spill: 0.5, ..Change::default() };
+        let scenario = Scenario { canary, ..Scenario::default() };
+        let conditions = Weather::new(&scenario, 0, 1).next_tick();
+        assert_eq!(conditions.arms, [Arm::baseline(&scenario); 2], "before the start");
+        let [baseline, canary] = Weather::new(&scenario, 0, 0).next_tick().arms;
+        assert!((baseline.errors - 0.101).abs() < 1e-9);
+        assert!((canary.errors - 0.201).abs() < 1e-9);
     }
 
     #[test]

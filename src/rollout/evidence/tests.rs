@@ -222,7 +222,7 @@ fn a_change_of_weight_keeps_each_request_under_its_own() {
 fn an_outage_trips_the_breaker() {
     let mut scene = Scene::new(500);
     scene.healthy(100);
-    for _ in 0..10 {
+    for _ in 0..5 {
         let canary = (0..2).map(|_| (1, 0, Outcome::Failed, 1_000));
         scene.tick((0..38).map(|_| (0, 0, Outcome::Ok, FAST_US)).chain(canary));
     }

@@ -1,7 +1,10 @@
 //! Trials of a promotion. With a coin per request every request is one; among sticky users only
 //! the first second in which a unit shows in a stage: bad if any of its requests in it is.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::BuildHasherDefault,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     judge::{Coin, SHIFT_COUNT, TrialCounts, TrialStratum},
-    measure::{Bad, Block, Cell, MAX_UNITS, Tick},
+    measure::{Bad, Block, Cell, MAX_UNITS, Tick, UnitHasher},
 };
 
 /// One unit in so many is in the sample of the check of the shares. Its low bits choose; the arm
@@ -21,16 +24,19 @@ const SAMPLE: u64 = 64;
 /// Units of the sample that are remembered; further ones are not checked.
 const MOST_CHECKED: usize = 1 << 18;
 
+/// A unit is a keyed hash already, and needs no other one.
+type UnitSet = HashSet<u64, BuildHasherDefault<UnitHasher>>;
+
 /// Units that came in this stage.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct SeenUnits {
     #[serde(with = "sorted")]
-    seen: HashSet<u64>,
+    seen: UnitSet,
     /// Units of the stage by arm: baseline, canary.
     by_arm: [u64; 2],
     /// Units of the sample whose assignment was checked in this rollout.
     #[serde(with = "sorted")]
-    checked: HashSet<u64>,
+    checked: UnitSet,
     /// In the order of their coming, until the block of that time is counted.
     waiting: VecDeque<Newcomers>,
 }
@@ -47,7 +53,7 @@ pub struct Arm {
 /// Units that were noted since the last tick.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
-    units: HashSet<u64>,
+    units: UnitSet,
     inputs: Vec<(Tick, Arm, u64)>,
 }
 
@@ -220,14 +226,13 @@ fn shifted(slow: impl Fn(usize) -> u64) -> [[u64; SHIFT_COUNT]; 2] {
 
 /// A set as the list of its hashes in their order.
 mod sorted {
-    use std::collections::HashSet;
-
     use serde::{Deserializer, Serializer};
 
+    use super::UnitSet;
     use crate::measure::hex;
 
     pub(super) fn serialize<S: Serializer>(
-        set: &HashSet<u64>,
+        set: &UnitSet,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         let mut list: Vec<u64> = set.iter().copied().collect();
@@ -237,7 +242,7 @@ mod sorted {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<HashSet<u64>, D::Error> {
+    ) -> Result<UnitSet, D::Error> {
         Ok(hex::deserialize(deserializer)?.into_iter().collect())
     }
 }

@@ -147,12 +147,12 @@ impl Yardstick {
             return;
         }
         let by_route = self.past(ledger, now);
-        let mut service = Past::default();
+        let mut service = Past::new(Vec::new(), now);
         by_route.iter().for_each(|past| service.merge(past));
         let is_due = self.changed
             || match &self.in_force {
                 Some((since, thresholds)) => {
-                    service.outdates(thresholds, *since, now)
+                    service.outdates(thresholds, *since)
                         || (armed(thresholds) == Armed::ButLast
                             && service.thresholds().is_some_and(|it| armed(&it) == Armed::All))
                 }
@@ -175,13 +175,14 @@ impl Yardstick {
         self.put(ledger, now, armed(&thresholds));
     }
 
-    fn past(&self, ledger: &Ledger, now: Tick) -> Vec<Past> {
-        let mut by_route: Vec<Past> = self.routes.iter().map(|_| Past::default()).collect();
+    /// The past of the baseline by route.
+    fn past<'l>(&self, ledger: &'l Ledger, now: Tick) -> Vec<Past<'l>> {
+        let mut by_route = vec![Past::new(Vec::new(), now); self.routes.len()];
         for (key, route) in &self.baseline {
             if let (Some(past), Some(latencies)) =
                 (by_route.get_mut(usize::from(*route)), ledger.latencies(*key))
             {
-                past.add(latencies.window(), now);
+                past.add(latencies.window());
             }
         }
         by_route

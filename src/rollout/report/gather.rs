@@ -79,7 +79,8 @@ impl Gathering {
                     gathered.series.note(record.at_ms, odds_ln, proof_ln);
                 }
             }
-            Recorded::Begin(_) | Recorded::Plan(_) | Recorded::InForce(_) => {}
+            Recorded::Begin(_) | Recorded::Plan(_) | Recorded::InForce(_) | Recorded::Counts(_) => {
+            }
         }
     }
 

@@ -71,6 +71,7 @@ impl Why {
         match self {
             Self::Evidence => "the evidence against the canary passed its threshold",
             Self::BadResponses => "it cost as many bad responses as a rollout may",
+            Self::Outages => "most of its requests failed whenever it got some",
             Self::Objective => "it burnt an error budget ten times as fast as it may",
             Self::Inconclusive => "undecided for longer than the plan allows",
             Self::Person => "by a person",

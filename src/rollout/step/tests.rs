@@ -267,6 +267,21 @@ fn the_breaker_takes_the_weight_and_gives_little_of_it_back() {
 }
 
 #[test]
+fn a_canary_that_fails_outright_again_and_again_is_taken_back() {
+    let mut story = Story::of(plan(&[2_500, 10_000]));
+    for outage in 0..3 {
+        let at = |second: u64| 10 * outage + second;
+        story.see(&Seen { breaker: BreakerState::Open, ..unproved(at(1)) });
+        story.check(Phase::Caution, 1, 0);
+        if outage < 2 {
+            story.see(&Seen { breaker: BreakerState::Reduced, ..unproved(at(5)) });
+        }
+    }
+    let rolled_back = Some(Change::RolledBack(Why::Outages));
+    assert_eq!(story.see(&Seen { breaker: BreakerState::Open, ..unproved(22) }), rolled_back);
+}
+
+#[test]
 fn suspicion_takes_a_fifth_for_five_minutes() {
     let mut story = Story::of(plan(&[500, 10_000]));
     let suspect = |now| Seen { suspected: true, ..unproved(now) };

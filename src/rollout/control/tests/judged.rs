@@ -260,8 +260,8 @@ fn pods_that_differ_among_themselves_stop_the_rollout_before_and_after_a_restart
     let reason = status(&played).reason;
     assert!(reason.contains("placebo") && reason.contains("blocks of 60 s"), "{reason}");
     let moment = played.moment();
-    let Control { steering, hearings, placebos, .. } = &mut played.control;
-    steering.remember_all(hearings, placebos, moment);
+    let Control { steering, hearings, placebos, counted, .. } = &mut played.control;
+    steering.remember_all(hearings, Known { counted, placebos }, moment);
     played.end();
     assert_replays(state_dir.path(), 0);
     let mut played = Played::start(&world, state_dir.path());
