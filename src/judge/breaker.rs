@@ -18,7 +18,7 @@ const OPEN_SHARE: f64 = 0.8;
 
 /// Failures after the reduction that take the rest: the same test once more, on requests that came
 /// under 1 %.
-const LEAST_AT_ONE_PERCENT: u64 = 5;
+const LEAST_AT_ONE_PERCENT: u64 = 4;
 
 /// Probes that must succeed in a row.
 const PROBES: u8 = 3;

@@ -10,11 +10,6 @@ use super::{
 };
 use crate::judge::{Component, Lag, TICK_SECONDS};
 
-/// The longest certified blocks of which each stretch counts for caution by itself. Where pods are
-/// disturbed for longer, stretches within a block are not exchangeable, and caution would begin in
-/// rollouts of identical versions.
-const CAUTION_TICKS: u32 = 10;
-
 /// Ratio of slow requests that is tolerated while the canary warms up.
 const WARMING: f64 = 5.0;
 
@@ -31,8 +26,8 @@ const fn bank_weight(name: BankName) -> f64 {
     }
 }
 
-/// One bank in the union, twice: on blocks of the certified length (rollback), and on stretches as
-/// handed over where that length is a second, else on those blocks too (caution).
+/// One bank in the union, twice: on stretches as handed over (caution) and on blocks of the
+/// certified length (rollback).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Member {
     /// ln of its weight in the union.
@@ -157,18 +152,6 @@ impl Evidence {
         let whole = gathering.block(block.component);
         let same = complete && whole.ticks == stretch.ticks;
         for member in members.iter_mut().filter(|m| m.caution.name().lag() == block.lag) {
-            if block_ticks > CAUTION_TICKS {
-                if complete {
-                    let level = member.caution.is_at(&member.rollback);
-                    bench.bet(&whole, &mut member.rollback, config);
-                    if level {
-                        member.caution.follow(&member.rollback);
-                    } else {
-                        bench.settle(&whole, &mut member.caution, config);
-                    }
-                }
-                continue;
-            }
             let level = same && member.rollback.is_at(&member.caution);
             bench.bet(&stretch, &mut member.caution, config);
             if level {

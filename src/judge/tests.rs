@@ -125,29 +125,6 @@ fn a_canary_twice_as_bad_is_rolled_back_with_the_right_reason() {
 }
 
 #[test]
-fn a_pause_that_a_block_outlasts_is_no_reason_for_caution() {
-    let usual = [10, 490].map(|started| arm(started, 0, [started / 4, started / 10, 0, 0, 0]));
-    let paused = [10, 490].map(|started| arm(started, 0, [started; EDGES]));
-    let level = |block_ticks| {
-        let mut judge = Judge::new(JudgeConfig { block_ticks, ..JudgeConfig::default() });
-        let mut worst = Level::Healthy;
-        // The canary's pod pauses for two seconds, and then those of the baseline do: over five
-        // seconds the arms are alike.
-        for second in 0..300 {
-            let pair = match second % 5 {
-                0 | 1 => stratum(0.02, paused[0], usual[1]),
-                2 | 3 => stratum(0.02, usual[0], paused[1]),
-                _ => stratum(0.02, usual[0], usual[1]),
-            };
-            worst = worst.max(tell(&mut judge, &[pair], None).level);
-        }
-        worst
-    };
-    assert!(level(50) < Level::Caution);
-    assert!(level(10) >= Level::Caution, "{:?}", level(10));
-}
-
-#[test]
 fn failures_are_named_as_failures() {
     let mut judge = Judge::new(JudgeConfig { block_ticks: 10, ..JudgeConfig::default() });
     let bad = stratum(0.05, arm(25, 2, [6, 2, 1, 0, 0]), arm(475, 0, [119, 47, 24, 5, 0]));
