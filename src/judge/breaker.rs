@@ -185,7 +185,7 @@ mod tests {
     fn a_third_of_failures_leaves_one_percent_and_then_nothing() {
         let (mut breaker, first) = play(9, tick((3, 1), (57, 0)));
         assert_eq!((breaker.state(), first), (BreakerState::Reduced, Some(8)));
-        for _ in 0..3 {
+        for _ in 0..2 {
             assert_eq!(breaker.tick(tick((3, 1), (57, 0))), BreakerState::Reduced);
         }
         assert_eq!(breaker.tick(tick((3, 1), (57, 0))), BreakerState::Open);
