@@ -156,6 +156,9 @@ fn lost_blocks_leave_a_gap_and_a_snapshot_heals_it() {
     written.journal.append_snapshot(vec![1]).unwrap();
     written.decided(1, 100);
     disk.set(Some(Fault::ReadOnly));
+    written.journal.append_block("held".into()).unwrap();
+    // From now on the writer takes nothing more.
+    eventually("the fault is seen", || !written.journal.is_writable());
     let mut taken = 0;
     while written.journal.append_block(format!("{taken}")).is_ok() {
         taken += 1;
