@@ -199,7 +199,7 @@ pub(super) fn slice(at: f64, slice: &Slice) -> [String; 9] {
     ]
 }
 
-/// The names of what [`slice`] gives.
+/// The names of what [`slice()`] gives.
 pub(super) const SLICE: [&str; 9] = [
     "from",
     "baseline requests",
