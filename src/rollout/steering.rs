@@ -2,6 +2,9 @@
 //! be in force. A raise is sent to the journal and applied when it is on disk; a lowering is
 //! applied, then sent. Nothing that waits blocks a lowering.
 
+mod one;
+mod plans;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -11,9 +14,9 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Action, CanaryPlan, Change, Command, Decision, DecisionKind, EvidenceSnapshot, JournalCounts,
+    Action, Change, Command, Decision, DecisionKind, EvidenceSnapshot, JournalCounts,
     JournalSettings, LiveRollout, Memory, Record, Recorded, Refused, RolloutStatus, RouteCounts,
-    Seen, ServicePlan, Snapshot, StepInput, Told, Verdict, Why,
+    Seen, Snapshot, StepInput, Why,
     asking::WARMING,
     hearing::Hearings,
     journal,
@@ -21,7 +24,10 @@ use super::{
     recall::{Course, Recalled, course},
     state::{State, Turn},
 };
-use crate::routing::BUCKETS;
+
+pub(super) use one::{Rollout, Said};
+
+use one::Pending;
 
 /// A raise that a person asked for waits for the disk for this long.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,69 +74,6 @@ pub(super) struct Moment {
 pub(super) struct At {
     pub(super) service: usize,
     pub(super) canary: usize,
-}
-
-/// One canary's rollout.
-#[derive(Debug)]
-pub(super) struct Rollout {
-    pub(super) service: Arc<str>,
-    pub(super) canary: Arc<str>,
-    pub(super) state: State,
-    pub(super) since: SystemTime,
-    /// By [`DecisionKind::ALL`].
-    pub(super) decisions: [u64; DecisionKind::ALL.len()],
-    /// The number of the decision that it began with; 0 before there is one.
-    pub(super) run: u64,
-    /// What the judge said last.
-    pub(super) said: Said,
-    /// Whether a person gave it its weight: that is in force at once, whatever the baseline
-    /// carries.
-    pub(super) by_hand: bool,
-    clock: Clock,
-    /// What the last step went by, for what people order meanwhile.
-    seen: Seen,
-    pending: Option<Pending>,
-}
-
-/// What the judge says of a canary.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Said {
-    pub(super) verdict: Verdict,
-    pub(super) told: Told,
-}
-
-impl Default for Said {
-    fn default() -> Self {
-        let sentence = "no request was judged yet".into();
-        let told = Told { odds: 1.0, needs: 1000.0, sentence, requests: [0; 2], excess_bad: 0.0 };
-        Self { verdict: Verdict::Holding, told }
-    }
-}
-
-/// The time of a rollout: it stands still while no process runs.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    before: Duration,
-    since: Instant,
-}
-
-impl Clock {
-    /// In whole milliseconds, as the journal has it.
-    fn at(self, moment: Moment) -> Duration {
-        let now = self.before + moment.now.saturating_duration_since(self.since);
-        Duration::from_millis(now.as_millis() as u64)
-    }
-}
-
-/// A raise on its way to the disk.
-#[derive(Debug)]
-struct Pending {
-    seq: u64,
-    turn: Turn,
-    until: Option<Instant>,
-    /// When connections were asked for ahead of it.
-    asked: Option<Instant>,
-    answer: Option<Answer>,
 }
 
 /// What came of a round of steering, for the control thread to carry out.
@@ -269,116 +212,6 @@ impl Steering {
     /// Whether a raise up to this number still waits.
     pub(super) fn is_pending(&self, seq: u64) -> bool {
         self.all().any(|(_, one)| one.pending.as_ref().is_some_and(|pending| pending.seq <= seq))
-    }
-
-    /// Puts plans in force: rollouts go on under the plan of now, new versions begin.
-    pub(super) fn plan(&mut self, services: &[ServicePlan], config_hash: Arc<str>, moment: Moment) {
-        self.config_hash = config_hash;
-        self.changes.weights = true;
-        self.services = services.iter().map(|plans| plans.service.clone()).collect();
-        let new = self.carry_over(services, moment);
-        let plan_of = |at: At| &services[at.service].canaries[at.canary];
-        let (known, unknown): (Vec<At>, Vec<At>) =
-            new.iter().partition(|at| self.in_journal(**at, plan_of(**at)).is_some());
-        self.changes.begun.extend(new);
-        for at in known {
-            let room_bp = (BUCKETS as u16).saturating_sub(self.others_bp(at));
-            if let Some(decision) = self.in_journal(at, plan_of(at)).cloned() {
-                let plan = plan_of(at);
-                let mut state = State::resume(&decision, plan.plan.clone(), plan.warmup, room_bp);
-                state.configured = plan.version.clone();
-                self.rollouts[at.service][at.canary].go_on(&decision, state, moment);
-                self.recall(at, room_bp, moment);
-            }
-        }
-        for at in self.places() {
-            let seen = self.seen(at, moment);
-            let state = &mut self.rollouts[at.service][at.canary].state;
-            state.warmup = plan_of(at).warmup;
-            let turn = if unknown.contains(&at) {
-                let state = state.begin(seen.others_bp);
-                Some(Turn { kind: DecisionKind::Start, state, fresh_proof: true })
-            } else {
-                state.replan(plan_of(at).plan.clone(), &seen)
-            };
-            let proposed = turn.map(|turn| self.propose(at, turn, OURSELVES, moment, None));
-            if let Some(Err(refused)) = proposed {
-                tracing::warn!(%refused, service = %self.at(at).service, "the weight stays lower");
-            }
-        }
-    }
-
-    /// Goes on where a process before this one ended. What it had lowered without being able to
-    /// say so is decided again.
-    fn recall(&mut self, at: At, room_bp: u16, moment: Moment) {
-        let rollout = &mut self.rollouts[at.service][at.canary];
-        let Some(recalled) = self.recalled.remove(&rollout.run) else { return };
-        rollout.clock.before = rollout.clock.before.max(recalled.time);
-        rollout.state.life = recalled.life;
-        rollout.state.life.lower_to(room_bp);
-        let (evidence, counts) = (recalled.evidence, recalled.counts);
-        self.pasts.insert(rollout.run, Past { evidence, counts });
-        if let Some((change, life)) = recalled.again {
-            let mut state = State { life, ..rollout.state.clone() };
-            state.reason = reason(change, &state, "decided again after a restart");
-            let turn = Turn { kind: change.into(), state, fresh_proof: false };
-            // A lowering is never refused.
-            let _ = self.propose(at, turn, OURSELVES, moment, None);
-        }
-    }
-
-    /// The evidence of rollouts that go on, by run.
-    pub(super) fn take_pasts(&mut self) -> HashMap<u64, Past> {
-        std::mem::take(&mut self.pasts)
-    }
-
-    /// Takes over the rollouts whose configured version stays; the others stand at 0. Returns
-    /// those others.
-    fn carry_over(&mut self, services: &[ServicePlan], moment: Moment) -> Vec<At> {
-        let mut before: HashMap<[Arc<str>; 2], Rollout> = std::mem::take(&mut self.rollouts)
-            .into_iter()
-            .flatten()
-            .map(|rollout| ([rollout.service.clone(), rollout.canary.clone()], rollout))
-            .collect();
-        let mut new = Vec::new();
-        for (service, plans) in services.iter().enumerate() {
-            self.rollouts.push(Vec::with_capacity(plans.canaries.len()));
-            for (canary, plan) in plans.canaries.iter().enumerate() {
-                let names = [plans.service.clone(), plan.canary.clone()];
-                let stays = |rollout: &Rollout| rollout.state.configured == plan.version;
-                let rollout = match before.remove(&names) {
-                    Some(mut rollout) if stays(&rollout) => {
-                        if let Some(pending) = &mut rollout.pending {
-                            pending.turn.state.plan.clone_from(&plan.plan);
-                        }
-                        rollout
-                    }
-                    replaced => {
-                        new.push(At { service, canary });
-                        before.extend(replaced.map(|rollout| (names.clone(), rollout)));
-                        let version = plan.version.clone();
-                        let state = State::blank(version, plan.plan.clone(), plan.warmup);
-                        Rollout::new(names, state, moment)
-                    }
-                };
-                self.rollouts[service].push(rollout);
-            }
-        }
-        let gone = before.into_values().filter_map(|rollout| rollout.pending?.answer);
-        let reason = "the configuration does not name this version any more";
-        gone.for_each(|answer| reply(answer, Err(Refused::Forbidden(reason.into()))));
-        new
-    }
-
-    /// What the journal last said about the version that a plan names, or that was released
-    /// under it.
-    fn in_journal(&self, at: At, plan: &CanaryPlan) -> Option<&Arc<Decision>> {
-        let rollout = self.at(at);
-        let [service, canary] = [&rollout.service, &rollout.canary].map(Arc::clone);
-        let latest = self.latest.get(&[service.clone(), canary.clone()]);
-        let released = latest.filter(|last| last.configured == plan.version);
-        let version = released.map_or(&plan.version, |last| &last.version).clone();
-        self.known.get(&[service, canary, version])
     }
 
     /// Carries out what a person asked for, or puts it on its way.
@@ -711,62 +544,6 @@ impl Steering {
             })
         })?;
         Ok(At { service, canary })
-    }
-}
-
-impl Rollout {
-    fn new([service, canary]: [Arc<str>; 2], state: State, moment: Moment) -> Self {
-        Self {
-            service,
-            canary,
-            state,
-            since: moment.wall,
-            decisions: [0; DecisionKind::ALL.len()],
-            run: 0,
-            said: Said::default(),
-            by_hand: false,
-            clock: Clock { before: Duration::ZERO, since: moment.now },
-            seen: Seen::nothing(Duration::ZERO, 0),
-            pending: None,
-        }
-    }
-
-    /// The names of its service and canary.
-    pub(super) fn names(&self) -> [Arc<str>; 2] {
-        [self.service.clone(), self.canary.clone()]
-    }
-
-    /// It begins, or begins again: nothing was seen of it.
-    fn begin(&mut self, seq: u64, moment: Moment) {
-        self.run = seq;
-        self.said = Said::default();
-        self.clock = Clock { before: Duration::ZERO, since: moment.now };
-        self.seen = Seen::nothing(Duration::ZERO, 0);
-    }
-
-    /// Goes on where a decision left it.
-    fn go_on(&mut self, decision: &Decision, state: State, moment: Moment) {
-        self.state = state;
-        self.run = decision.run;
-        self.clock = Clock { before: Duration::from_millis(decision.at_ms), since: moment.now };
-        if let Some(told) = &decision.evidence {
-            self.said.told.clone_from(told);
-        }
-        if decision.phase == super::Phase::RolledBack {
-            self.said.verdict = Verdict::Rollback;
-        }
-    }
-
-    /// Whether it began in a process before this one, so that it has been judged already.
-    pub(super) fn is_under_way(&self) -> bool {
-        !self.clock.before.is_zero()
-    }
-
-    /// The weight that it has, is about to have, or comes back to.
-    fn held_bp(&self) -> u16 {
-        let pending = self.pending.as_ref();
-        let pending_bp = pending.map_or(0, |pending| pending.turn.state.life.claims_bp());
-        self.state.life.claims_bp().max(pending_bp)
     }
 }
 

@@ -4,7 +4,10 @@
 //! function. What is lowered here is in force at once; whoever calls sees to it that a raise is on
 //! disk first, by keeping the state of before until then.
 
+mod guard;
 mod orders;
+mod outcome;
+mod seen;
 mod sentence;
 #[cfg(test)]
 mod tests;
@@ -14,9 +17,13 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Fallback, Phase, Plan, Stage};
-use crate::judge::{BreakerState, Level, Proof, Proofs, Verdict};
+use crate::judge::{BreakerState, Level};
 
 pub use orders::Forbidden;
+pub use outcome::{Change, Wait, Why};
+pub use seen::{Obstacle, Seen, Standing};
+
+use guard::Guard;
 
 /// Weight that caution leaves, in buckets of 0.01 %.
 const CAUTION_BP: u16 = 500;
@@ -43,198 +50,11 @@ const CALM: f64 = 2.0;
 const COOL_DOWN: Duration = Duration::from_secs(300);
 const MOST_RETURNS: u8 = 2;
 
-/// What both arms suffer within this time of a raise may come of it.
-const RAISE_SHOWS_WITHIN: Duration = Duration::from_secs(600);
-
 /// A canary that the breaker took everything from so often is taken back.
 const MOST_OUTAGES: u8 = 3;
 
 /// By how much the evidence must grow to lower a weight that a person set against it.
 const OVERRULE: f64 = 5.0;
-
-/// What a step is decided by.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
-    /// Time since the rollout began. Never goes back.
-    pub now: Duration,
-    /// The evidence against the canary.
-    pub verdict: Verdict,
-    /// A cohort whose evidence passed the threshold while no other cohort shows anything, if there
-    /// is one: see [`Judge::condemned_cohorts`](crate::judge::Judge::condemned_cohorts).
-    pub condemned: Option<Arc<str>>,
-    /// The proofs of the stage.
-    pub proofs: Proofs,
-    /// What the breaker asks for.
-    pub breaker: BreakerState,
-    /// Whether suspicion among sticky users was raised since the last step.
-    pub suspected: bool,
-    /// Canary requests in the evidence since the stage was entered.
-    pub canary_requests: u64,
-    /// Bad canary responses beyond the baseline's share since the rollout began, as far as they
-    /// are beyond doubt (a lower bound).
-    pub excess_bad: f64,
-    /// The weights of the service's other canaries together, in buckets of 0.01 %.
-    pub others_bp: u16,
-    /// How the canary stands by the absolute limits of its routes and cohorts.
-    pub objectives: Standing,
-    /// What keeps every rollout of the service from going on.
-    pub obstacle: Option<Obstacle>,
-    /// Whether a block of arrivals ends at this moment. Weights are raised only then: a block
-    /// that is cut because of what was seen in it is biased.
-    pub block_ends: bool,
-}
-
-impl Seen {
-    /// Nothing was seen: for or against the canary.
-    #[must_use]
-    pub const fn nothing(now: Duration, others_bp: u16) -> Self {
-        Self {
-            now,
-            verdict: Verdict {
-                level: Level::Holding,
-                rollback_ln: 0.0,
-                rollback_peak_ln: 0.0,
-                caution_ln: 0.0,
-                caution_peak_ln: 0.0,
-                threshold_ln: f64::MAX,
-                lead: None,
-            },
-            condemned: None,
-            proofs: Proofs {
-                proved: false,
-                undoubted: true,
-                weakest: Proof::Errors,
-                weakest_ln: 0.0,
-                threshold_ln: f64::MAX,
-                seconds: 0.0,
-                canary_trials: 0,
-            },
-            breaker: BreakerState::Closed,
-            suspected: false,
-            canary_requests: 0,
-            excess_bad: 0.0,
-            others_bp,
-            objectives: Standing::Kept,
-            obstacle: None,
-            block_ends: true,
-        }
-    }
-}
-
-/// How a canary stands by absolute limits, from good to bad.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Standing {
-    /// Both arms keep them, as far as is known.
-    #[default]
-    Kept,
-    /// The baseline alone breaches one.
-    BaselineBreaches,
-    /// Both arms breach one.
-    BothBreach,
-    /// The canary alone breaches one.
-    Breaches,
-    /// The canary alone burns its budget ten times as fast as allowed.
-    Severe,
-}
-
-/// What keeps a rollout from going on by itself, beyond its own evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Obstacle {
-    /// No request came for a while.
-    NoTraffic,
-    /// The placebo shows that blocks are too short.
-    Placebo,
-    /// Too few users of the canary can still tell the arms apart.
-    TooFewUsers,
-    /// The realised shares do not fit the weights.
-    ShareCheck,
-    /// The journal cannot be written.
-    Journal,
-    /// The control thread is late.
-    Late,
-    /// The baseline breaches an objective too: something beyond the canary is wrong.
-    Environment,
-    /// The canary breaches an objective.
-    Objective,
-    /// The baseline recovered when the canary's weight was lowered.
-    Interference,
-}
-
-/// Why a rollout does not go on by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Wait {
-    /// The stage takes at least as long as the plan says.
-    Time,
-    /// Too few canary requests.
-    Requests,
-    /// The evidence against the canary is above 3 : 1.
-    Doubt,
-    /// The stage is not proved yet.
-    Proof,
-    /// A person is asked before the next stage.
-    Gate,
-    /// The other canaries leave no room for the next stage's weight.
-    Room,
-    /// The stage stayed undecided for as long as the plan allows.
-    Inconclusive,
-    /// Only people move the weight.
-    Manual,
-    /// Nothing of its own.
-    Obstacle(Obstacle),
-    /// There is no further stage.
-    Nothing,
-}
-
-/// What a step changed. The first that applies, where several do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Change {
-    /// Rolled back for good.
-    RolledBack(Why),
-    /// One cohort was taken away from the canary for good.
-    CohortOut,
-    /// The breaker took the weight down to 1 %, or all of it.
-    Tripped,
-    /// Both arms became bad after a raise, and it was taken back.
-    Guarded,
-    /// The breaker gave some of it back.
-    Recovered,
-    /// The evidence asks for caution.
-    Cautioned,
-    /// Sticky users raised suspicion.
-    Suspected,
-    /// Suspicion or caution is over.
-    Returned,
-    /// The canary has warmed up.
-    WarmedUp,
-    /// A stage was entered.
-    Entered,
-    /// Fully promoted.
-    Promoted,
-}
-
-/// Why a rollout was rolled back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Why {
-    /// The evidence passed its threshold.
-    Evidence,
-    /// As many bad responses as a rollout may cost.
-    BadResponses,
-    /// The breaker took all of its traffic again and again.
-    Outages,
-    /// The canary alone burnt an error budget ten times as fast as it may.
-    Objective,
-    /// Undecided for too long, and the plan says so.
-    Inconclusive,
-    /// A person said so.
-    Person,
-}
 
 /// How a rollout ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -276,28 +96,6 @@ pub struct Rollout {
     /// Cohorts that were taken away from the canary for good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     cohorts_out: Vec<Arc<str>>,
-}
-
-/// The guard against a canary that hurts the baseline, by a database that they share or the like:
-/// no comparison of the two can see that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Guard {
-    /// The weight before the raise.
-    weight_bp: u16,
-    since: Duration,
-    found: Found,
-}
-
-/// What the guard found out at the lower weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Found {
-    /// Nothing yet.
-    Watching,
-    /// The objectives were kept again: it was the canary.
-    Interference,
-    /// They were not: it was something else. The guard is over for this stage.
-    Environment,
 }
 
 /// The rollout after a step.
@@ -556,37 +354,6 @@ impl Rollout {
         }
     }
 
-    /// Where both arms breach an objective soon after a raise, the raise is taken back; where they
-    /// breach it at the lower weight too, it was not the canary.
-    fn guard_the_baseline(&mut self, plan: &Plan, seen: &Seen) -> Option<Change> {
-        let both = seen.objectives == Standing::BothBreach;
-        let stays = |guard: &Guard| seen.now.saturating_sub(guard.since) < COOL_DOWN;
-        match &mut self.guard {
-            None => {
-                let raised = seen.now.saturating_sub(self.entered) < RAISE_SHOWS_WITHIN;
-                let weight_bp = plan.stages.get(self.stage.checked_sub(2)?)?.weight_bp;
-                let guards = both && raised && weight_bp < self.base_bp;
-                let guard = Guard { weight_bp, since: seen.now, found: Found::Watching };
-                self.guard = guards.then_some(guard);
-                guards.then_some(Change::Guarded)
-            }
-            Some(guard) if guard.found != Found::Watching || stays(guard) => None,
-            Some(guard) if both => {
-                guard.found = Found::Environment;
-                Some(Change::Returned)
-            }
-            Some(guard) => {
-                guard.found = Found::Interference;
-                None
-            }
-        }
-    }
-
-    /// The guard, as long as it holds the weight.
-    fn guard_in_force(&self) -> Option<Guard> {
-        self.guard.filter(|guard| guard.found != Found::Environment)
-    }
-
     fn evidence_asks(&self, seen: &Seen, evidence_ln: f64) -> bool {
         let overruled = self.overruled_ln.is_some_and(|ln| evidence_ln < ln + OVERRULE.ln());
         seen.verdict.level >= Level::Caution && !overruled
@@ -635,9 +402,7 @@ impl Rollout {
             Some(obstacle) => return Some(Wait::Obstacle(obstacle)),
         }
         let obstacle = match seen.objectives {
-            _ if self.guard.is_some_and(|guard| guard.found == Found::Interference) => {
-                Some(Obstacle::Interference)
-            }
+            _ if self.interferes() => Some(Obstacle::Interference),
             Standing::Kept => None,
             Standing::BaselineBreaches | Standing::BothBreach => Some(Obstacle::Environment),
             Standing::Breaches | Standing::Severe => Some(Obstacle::Objective),
