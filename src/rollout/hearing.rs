@@ -1,19 +1,22 @@
 //! Hearings: for every rollout that is judged, what its evidence is made of and how it stands.
 //! Moves no weight: that is the step's to do.
 
+mod about;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    Beginning, Evidence, EvidenceArm, EvidenceInput, EvidenceSnapshot, JudgedRoute, Obstacle, Plan,
-    Recorded, Seen, Source, Split, Subject, Tellers, Told, Verdict, Yardstick,
-    layout::Cell,
-    steering::{Rollout, Said},
+    Beginning, Evidence, EvidenceArm, EvidenceInput, EvidenceSnapshot, Obstacle, Recorded, Seen,
+    Source, Split, Subject, Tellers, Told, Verdict, Yardstick, steering::Said,
 };
 use crate::{
-    judge::{BreakerState, Component, Level, Pods},
+    judge::{BreakerState, Level},
     measure::{Batch, Cut, Epoch, Kind, Ledger, RecorderId, Tick},
-    routing::{ArmIndex, BUCKETS, RouteTable, Service},
 };
+
+pub(super) use about::{About, Now};
+
+use about::{Members, Weighing, splits};
 
 /// The names of a service and a canary.
 type Names = [Arc<str>; 2];
@@ -58,163 +61,6 @@ pub(super) struct Hearing {
     requests: u64,
     heard_at: Tick,
     breaker: BreakerState,
-}
-
-/// What one hearing is about.
-pub(super) struct About<'a> {
-    pub(super) ledger: &'a Ledger,
-    pub(super) routes: &'a RouteTable,
-    pub(super) cells: &'a [Cell],
-    /// Index of the service, and of the canary among its canaries.
-    pub(super) service: usize,
-    pub(super) canary: usize,
-    /// All of the service, by canary.
-    pub(super) rollouts: &'a [Rollout],
-    pub(super) rollout: &'a Rollout,
-    pub(super) plan: &'a Plan,
-}
-
-/// What the canaries' weights become in the cohorts of a stratum.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Weighing {
-    /// The canaries that these cohorts do not get.
-    out: Vec<usize>,
-    cap: Option<u16>,
-}
-
-/// The recorders whose requests are drawn.
-struct Members<'a> {
-    sources: Vec<(&'a Cell, Source)>,
-    strata: Vec<Weighing>,
-    cohorts: Vec<Arc<str>>,
-}
-
-/// Where the ledger and the table stand.
-#[derive(Clone, Copy)]
-pub(super) struct Now {
-    pub(super) tick: Tick,
-    pub(super) epoch: Epoch,
-}
-
-impl About<'_> {
-    fn service(&self) -> &Service {
-        &self.routes.services()[self.service]
-    }
-
-    /// Its recorders whose requests are drawn, and the strata.
-    fn sources(&self) -> Members<'_> {
-        let mut strata = vec![Weighing::default()];
-        let mut cohorts: Vec<Arc<str>> = Vec::new();
-        let routes: Vec<usize> = self.route_places();
-        let mine = |arm: ArmIndex| arm.0 == 0 || usize::from(arm.0) == self.canary + 1;
-        let drawn = self.cells.iter().filter(|cell| {
-            cell.service == self.service && mine(cell.arm) && cell.policy.pin.is_none()
-        });
-        let drawn: Vec<(&Cell, Weighing)> = drawn.map(|cell| (cell, self.weighing(cell))).collect();
-        // What is behind another weight keeps its number when a cohort is taken out.
-        for all_in in [true, false] {
-            for (_, weighing) in drawn.iter().filter(|(_, it)| it.out.is_empty() == all_in) {
-                place_of(&mut strata, weighing);
-            }
-        }
-        let mut sources = Vec::new();
-        for (cell, weighing) in drawn {
-            let source = Source {
-                key: cell.key,
-                is_canary: cell.arm.0 > 0,
-                stratum: place_of(&mut strata, &weighing),
-                route: routes.iter().position(|route| *route == cell.route).unwrap_or(0) as u16,
-                cohort: place_of(&mut cohorts, &cell.labels.cohort),
-            };
-            sources.push((cell, source));
-        }
-        Members { sources, strata, cohorts }
-    }
-
-    fn weighing(&self, cell: &Cell) -> Weighing {
-        let rollouts = self.rollouts.iter().enumerate();
-        let cohort = &cell.labels.cohort;
-        let out = rollouts.filter(|(_, it)| it.state.life.cohorts_out().contains(cohort));
-        Weighing { out: out.map(|(canary, _)| canary).collect(), cap: cell.policy.max_weight_bp }
-    }
-
-    /// The cohorts that other canaries of the service are not in any more.
-    fn others_out(&self) -> Vec<(usize, Arc<str>)> {
-        let others = self.rollouts.iter().enumerate().filter(|(place, _)| *place != self.canary);
-        let out = others.flat_map(|(place, rollout)| {
-            rollout.state.life.cohorts_out().iter().map(move |cohort| (place, cohort.clone()))
-        });
-        out.collect()
-    }
-
-    fn route_places(&self) -> Vec<usize> {
-        let routes = self.routes.routes().enumerate();
-        let mine = routes.filter(|(_, route)| route.service.0 as usize == self.service);
-        mine.map(|(place, _)| place).collect()
-    }
-
-    fn subject(&self, sources: &[(&Cell, Source)], cohorts: Vec<Arc<str>>) -> Subject {
-        let routes = self.routes.routes().filter(|route| route.service.0 as usize == self.service);
-        let judge = &self.plan.judge;
-        // What has no slots of its own counts in those of another.
-        let spilled = |(cell, source): &(&Cell, Source)| Source { key: cell.other, ..*source };
-        let mut others: Vec<Source> = sources.iter().map(spilled).collect();
-        // The strata of cohorts that are out come last.
-        others.sort_unstable_by_key(|source| (source.key, source.stratum));
-        others.dedup_by_key(|source| source.key);
-        Subject {
-            judge: judge.config(vec![Component::service(&self.service().name)]),
-            tolerate: judge.tolerate,
-            promote_within: judge.promote_within,
-            pods: self.pods(),
-            warmup: self.rollout.state.warmup,
-            units_lost: false,
-            routes: routes
-                .map(|route| JudgedRoute { name: route.name.clone(), timeout: route.timeout })
-                .collect(),
-            cohorts,
-            sources: sources.iter().map(|(_, source)| *source).chain(others).collect(),
-        }
-    }
-
-    fn beginning(&self, subject: &Subject, now: Now, splits: &[Split]) -> Beginning {
-        Beginning {
-            service: self.rollout.service.clone(),
-            canary: self.rollout.canary.clone(),
-            version: self.rollout.state.version.clone(),
-            plan: self.rollout.state.plan.clone(),
-            judge: subject.judge.clone(),
-            tolerate: subject.tolerate,
-            promote_within: subject.promote_within,
-            pods: subject.pods,
-            warmup: subject.warmup,
-            units_lost: subject.units_lost,
-            routes: subject.routes.iter().map(|it| (it.name.clone(), it.timeout)).collect(),
-            cohorts: subject.cohorts.clone(),
-            from: now.tick,
-            epoch: now.epoch,
-            splits: splits.to_vec(),
-        }
-    }
-
-    /// The pods of both arms, where they can be counted: by `replicas`, or because there is more
-    /// than one endpoint. One endpoint alone may hide any number.
-    fn pods(&self) -> Option<Pods> {
-        let count = |arm: usize| {
-            let upstream = self.routes.upstream(self.service().arms[arm].upstream);
-            let endpoints = upstream.endpoints.len() as u32;
-            upstream.replicas.or((endpoints > 1).then_some(endpoints))
-        };
-        Some(Pods { baseline: count(0)?, canary: count(self.canary + 1)? })
-    }
-}
-
-fn place_of<T: Clone + PartialEq>(known: &mut Vec<T>, one: &T) -> u16 {
-    let place = known.iter().position(|other| other == one).unwrap_or_else(|| {
-        known.push(one.clone());
-        known.len() - 1
-    });
-    place as u16
 }
 
 impl Hearings {
@@ -549,21 +395,4 @@ impl Hearing {
         let block = self.evidence.judge().block_ticks().max(1);
         tick.0.saturating_sub(self.since.0).is_multiple_of(block)
     }
-}
-
-/// The weights of a canary and of the baseline by stratum.
-fn splits(strata: &[Weighing], weights_bp: &[u16], canary: usize) -> Vec<Split> {
-    let split = |stratum: &Weighing| {
-        let weigh = |(place, weight_bp): (usize, &u16)| match stratum.cap {
-            _ if stratum.out.contains(&place) => 0,
-            Some(cap) => cap.min(*weight_bp),
-            None => *weight_bp,
-        };
-        let all: u16 = weights_bp.iter().enumerate().map(weigh).sum();
-        Split {
-            canary_bp: weights_bp.get(canary).map_or(0, |weight_bp| weigh((canary, weight_bp))),
-            baseline_bp: (BUCKETS as u16).saturating_sub(all),
-        }
-    };
-    strata.iter().map(split).collect()
 }
