@@ -392,6 +392,11 @@ impl Control {
             self.about(at)
         });
         self.hearings = hearings;
+        for (names, _) in &carried {
+            if let Some(hearing) = self.hearings.of(names) {
+                self.steering.note(names, hearing.said());
+            }
+        }
         self.carried.extend(carried);
     }
 

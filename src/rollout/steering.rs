@@ -296,6 +296,14 @@ impl Steering {
         let _ = self.propose(at, turn, OURSELVES, moment, None);
     }
 
+    /// What the judge says of a rollout, before its first step.
+    pub(super) fn note(&mut self, names: &[Arc<str>; 2], said: Said) {
+        let mut rollouts = self.rollouts.iter_mut().flatten();
+        if let Some(rollout) = rollouts.find(|rollout| rollout.names() == *names) {
+            rollout.said = said;
+        }
+    }
+
     /// Tells the journal what a rollout was told. What finds no room is counted there: evidence
     /// goes on without it, and only a restart loses something.
     pub(super) fn record(&mut self, at: At, what: Recorded, moment: Moment) {
