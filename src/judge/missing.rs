@@ -28,6 +28,11 @@ pub struct Missing {
     pub seconds: Option<f64>,
 }
 
+/// Requests of the canary without which it is taken for a healthy one, and how many times as often
+/// the baseline then goes beyond a quantile as the canary goes beyond the margin.
+const LEAST_TO_GUESS: f64 = 100.0;
+const USUAL_RATIO: f64 = 2.0;
+
 /// Decayed rates of the trials, per second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Rates {
@@ -104,9 +109,11 @@ impl Rates {
                 (1.2 * wanted_ln / information, ratio.min(1e3))
             }
             Proof::P90 | Proof::P99 | Proof::Objective => {
-                let base = self.share_of_bad(index).unwrap_or(0.05).max(1e-5);
+                let usual = if proof == Proof::P90 { 0.1 } else { 0.01 };
+                let base = self.share_of_bad(index).unwrap_or(usual).max(1e-5);
                 let beyond = (self.canary_bad[index] + 1.0) / (self.canary + 1.0 / base);
-                let ratio = (base / beyond).clamp(1.05, 20.0);
+                let known = self.canary >= LEAST_TO_GUESS;
+                let ratio = if known { (base / beyond).clamp(1.05, 20.0) } else { USUAL_RATIO };
                 // The canary's rate beyond the margin is the baseline's over the ratio.
                 let information = base / ratio * (ratio - 1.0 - ratio.ln());
                 ((wanted_ln + 0.3) / information.max(1e-9), ratio)
