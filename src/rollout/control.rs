@@ -397,6 +397,8 @@ impl Control {
                 self.steering.note(names, hearing.said());
             }
         }
+        // The journal is told everything before the first second is counted.
+        self.counted.extend(carried.iter().cloned());
         self.carried.extend(carried);
     }
 

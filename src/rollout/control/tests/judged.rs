@@ -272,3 +272,31 @@ fn pods_that_differ_among_themselves_stop_the_rollout_before_and_after_a_restart
     assert!(status(&played).reason.contains("placebo"), "{}", status(&played).reason);
     played.end();
 }
+
+#[test]
+fn counts_go_on_after_processes_that_ended_at_once() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(&[2000, 5000]);
+    world.manual = false;
+    let requests = |played: &Played| {
+        let status = played.control.view().snapshot(SystemTime::now()).status;
+        status.rollouts[0].routes[0].arms.iter().map(|arm| arm.requests).sum::<u64>()
+    };
+    let mut played = Played::start(&world, state_dir.path());
+    for _ in 0..30 {
+        played.tick(|_, _, _| false);
+    }
+    let known = requests(&played);
+    assert!(known > 0);
+    played.end();
+    for _ in 0..2 {
+        let mut played = Played::start(&world, state_dir.path());
+        assert_eq!(requests(&played), known);
+        // Long enough for the journal to be told everything, too short for a second to be counted.
+        played.end_tick(Vec::new());
+        played.end();
+    }
+    let played = Played::start(&world, state_dir.path());
+    assert_eq!(requests(&played), known);
+    played.end();
+}
