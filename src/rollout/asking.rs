@@ -105,7 +105,7 @@ impl Asking {
             .filter(|(_, rollout)| rollout.state.life.wants_probes())
             .map(|(at, _)| Probe { service: service(at), arm: arm(at) });
         let hurts = self.drills.iter().filter_map(|drill| {
-            let (at, _) = steering.all().find(|(_, it)| it.names() == drill.names)?;
+            let (at, _) = steering.named(&drill.names)?;
             let cohort = match &drill.cohort {
                 Some(name) => Some(cohort(table, name)?),
                 None => None,
@@ -129,6 +129,9 @@ pub(super) fn cohort(table: &LiveTable, name: &str) -> Option<CohortId> {
 
 /// Connections for canaries that are about to get more: as many as the baseline has for its share.
 fn warm(table: &LiveTable, steering: &Steering, workers: &Workers) -> Vec<Warm> {
+    if steering.raises().next().is_none() {
+        return Vec::new();
+    }
     let open = workers.upstreams();
     let connections = |upstream: UpstreamId| {
         let name = &table.routes.upstream(upstream).name;

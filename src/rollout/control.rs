@@ -388,7 +388,7 @@ impl Control {
             }
         }
         hearings.retain(|names| {
-            let at = self.steering.all().find(|(_, it)| it.names() == *names)?.0;
+            let (at, _) = self.steering.named(names)?;
             self.about(at)
         });
         self.hearings = hearings;
@@ -508,7 +508,7 @@ impl Control {
     /// Counts of a rollout are those since now.
     fn begin(&mut self, at: At) {
         let rollout = self.steering.at(at);
-        let names = [rollout.service.clone(), rollout.canary.clone()];
+        let names = rollout.names();
         let cells = self.layout.current().iter().filter(|cell| cell.labels.service == names[0]);
         let now = cells.map(|cell| (cell.key, self.ledger.totals(cell.key))).collect();
         self.carried.remove(&names);

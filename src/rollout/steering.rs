@@ -168,6 +168,11 @@ impl Steering {
         })
     }
 
+    /// The rollout of a service and a canary.
+    pub(super) fn named(&self, names: &[Arc<str>; 2]) -> Option<(At, &Rollout)> {
+        self.all().find(|(_, rollout)| rollout.names() == *names)
+    }
+
     /// The last decisions, oldest first.
     pub(super) fn recent(&self) -> impl Iterator<Item = &Arc<Decision>> {
         self.recent.iter()
@@ -320,7 +325,7 @@ impl Steering {
     /// Tells the journal everything, so that it can begin anew from here.
     pub(super) fn remember_all(&mut self, hearings: &Hearings, known: Known<'_>, moment: Moment) {
         let live = hearings.all().filter_map(|(names, hearing)| {
-            let rollout = self.all().find(|(_, rollout)| rollout.names() == *names)?.1;
+            let rollout = self.named(names)?.1;
             let (beginning, evidence) = hearing.state();
             let pending = rollout.pending.as_ref().map(|it| it.turn.state.life.clone());
             Some(LiveRollout {
