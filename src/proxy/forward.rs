@@ -10,7 +10,7 @@ use http::{
     uri::PathAndQuery,
 };
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::task::spawn_local;
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     headers::{self, Forwarding},
     observe::Observation,
     target::Target,
-    upstream::{ConnectError, Lease, Pool, SendError},
+    upstream::{AnswerBody, ConnectError, Lease, Pool, SendError},
 };
 use crate::routing::{Arm, Rewrite, Route, Service};
 
@@ -49,7 +49,7 @@ pub(super) struct Way<'a> {
 /// A request exchanged for the head of its answer.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<AnswerBody>,
     pub(super) lease: Lease,
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) deadline: Deadline,
