@@ -1,7 +1,7 @@
 //! Recall: a rollout told again from the journal's records, one after the other. A restart goes on
 //! where it ends; a replay looks whether every decision comes out the same.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Change, Decision, DecisionKind, Evidence, EvidenceSnapshot, LiveRollout, Plan, Record,
@@ -91,6 +91,12 @@ impl Recall {
         self.pending.as_ref().unwrap_or(&self.life)
     }
 
+    /// What counted as slow, by route.
+    fn slow(&self) -> Vec<RouteDeadlines> {
+        let names = self.beginning.routes.iter().map(|(name, _)| name.clone());
+        names.zip(self.evidence.deadlines_us().iter().cloned()).collect()
+    }
+
     /// Where another process goes on.
     pub(super) fn recalled(mut self) -> Recalled {
         let before = self.life().clone();
@@ -99,6 +105,7 @@ impl Recall {
             life: before,
             again,
             time: self.time(),
+            slow: self.slow(),
             evidence: self.evidence.snapshot(),
             counts: self.counts,
         }
@@ -180,8 +187,12 @@ pub(super) struct Recalled {
     pub(super) again: Option<(Change, Life)>,
     pub(super) time: Duration,
     pub(super) evidence: EvidenceSnapshot,
+    pub(super) slow: Vec<RouteDeadlines>,
     pub(super) counts: Vec<RouteCounts>,
 }
+
+/// A route, and its baseline's deadlines in microseconds.
+pub(super) type RouteDeadlines = (Arc<str>, Vec<u32>);
 
 /// Tells all rollouts again. Returns what is known of those that were judged last, by run.
 pub(super) fn recall_all(

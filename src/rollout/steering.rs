@@ -21,7 +21,7 @@ use super::{
     hearing::Hearings,
     journal,
     placebo::Placebos,
-    recall::{Course, Recalled, course},
+    recall::{Course, Recalled, RouteDeadlines, course},
     state::{State, Turn},
 };
 
@@ -56,6 +56,7 @@ pub(super) struct Known<'a> {
 #[derive(Debug)]
 pub(super) struct Past {
     pub(super) evidence: EvidenceSnapshot,
+    pub(super) slow: Vec<RouteDeadlines>,
     pub(super) counts: Vec<RouteCounts>,
 }
 
