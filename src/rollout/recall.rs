@@ -194,11 +194,21 @@ pub(super) struct Recalled {
 /// A route, and its baseline's deadlines in microseconds.
 pub(super) type RouteDeadlines = (Arc<str>, Vec<u32>);
 
-/// Tells all rollouts again. Returns what is known of those that were judged last, by run.
+/// What is known of all rollouts of the process before, by run.
+#[derive(Debug, Default)]
+pub(super) struct Recollection {
+    /// Those whose records were read.
+    pub(super) told: HashMap<u64, Recalled>,
+    /// The requests of those that had ended before.
+    pub(super) ended: HashMap<u64, Vec<RouteCounts>>,
+}
+
+/// Tells all rollouts again.
 pub(super) fn recall_all(
     live: Vec<LiveRollout>,
+    ended: Vec<(u64, Vec<RouteCounts>)>,
     records: Vec<journal::Record<Record>>,
-) -> HashMap<u64, Recalled> {
+) -> Recollection {
     let mut recalls: HashMap<u64, Recall> =
         live.into_iter().map(|live| (live.run, Recall::resume(live))).collect();
     let mut begun: HashMap<u64, Life> = HashMap::new();
@@ -227,7 +237,8 @@ pub(super) fn recall_all(
             }
         }
     }
-    recalls.into_iter().map(|(run, recall)| (run, recall.recalled())).collect()
+    let told = recalls.into_iter().map(|(run, recall)| (run, recall.recalled())).collect();
+    Recollection { told, ended: ended.into_iter().collect() }
 }
 
 /// What comes of a step.

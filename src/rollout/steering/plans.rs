@@ -60,12 +60,18 @@ impl Steering {
     /// say so is decided again.
     fn recall(&mut self, at: At, room_bp: u16, moment: Moment) {
         let rollout = &mut self.rollouts[at.service][at.canary];
-        let Some(recalled) = self.recalled.remove(&rollout.run) else { return };
+        let Some(recalled) = self.recalled.told.remove(&rollout.run) else {
+            if let Some(counts) = self.recalled.ended.remove(&rollout.run) {
+                self.pasts.insert(rollout.run, Past { evidence: None, counts });
+            }
+            return;
+        };
         let Recalled { life, again, time, evidence, slow, counts } = recalled;
         rollout.clock.before = rollout.clock.before.max(time);
         rollout.state.life = life;
         rollout.state.life.lower_to(room_bp);
-        self.pasts.insert(rollout.run, Past { evidence, slow, counts });
+        let evidence = Some((evidence, slow));
+        self.pasts.insert(rollout.run, Past { evidence, counts });
         if let Some((change, life)) = again {
             let mut state = State { life, ..rollout.state.clone() };
             state.reason = reason(change, &state, "decided again after a restart");

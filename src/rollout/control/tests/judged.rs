@@ -348,3 +348,30 @@ fn deadlines_told(state_dir: &Path) -> Vec<Vec<Vec<u32>>> {
     .unwrap();
     told
 }
+
+#[test]
+fn counts_of_a_rollout_that_is_over_outlast_the_process() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let world = World::new(&[2000, 5000]);
+    let requests = |played: &Played| {
+        let status = played.control.view().snapshot(SystemTime::now()).status;
+        status.rollouts[0].routes[0].arms.iter().map(|arm| arm.requests).sum::<u64>()
+    };
+    let mut played = Played::start(&world, state_dir.path());
+    for _ in 0..30 {
+        played.tick(|_, _, _| false);
+    }
+    let known = requests(&played);
+    assert!(known > 0);
+    played.order(Action::Abort);
+    played.end();
+    // From the records first, then from a snapshot.
+    for _ in 0..3 {
+        let mut played = Played::start(&world, state_dir.path());
+        assert_eq!(requests(&played), known);
+        let moment = played.moment();
+        let Control { steering, hearings, placebos, counted, .. } = &mut played.control;
+        steering.remember_all(hearings, Known { counted, placebos }, moment);
+        played.end();
+    }
+}
