@@ -9,11 +9,11 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request::Parts
 use hyper::body::{Body as _, Incoming};
 
 use super::{
-    body::{GrpcFailures, RequestBody, ResponseBody, Stall, Upload},
+    body::{CallEnd, RequestBody, ResponseBody, Stall, Upload},
     connection::{ConnectionState, InFlight},
     error::ProxyError,
-    forward::{self, Exchange},
-    headers,
+    forward::{self, Exchange, Patience},
+    grpc, headers,
     observe::{Observation, Observed},
     probe,
     second::SecondLook,
@@ -49,6 +49,8 @@ pub(super) struct Routed {
     pub(super) harm: Option<Harm>,
     /// Whether it is a probe of its arm.
     pub(super) is_probe: bool,
+    /// What it asks for as a gRPC call.
+    pub(super) call: Option<grpc::Call>,
 }
 
 impl Routed {
@@ -78,7 +80,8 @@ pub(super) fn handle(
     request: Request<Incoming>,
 ) -> impl Future<Output = Response<ResponseBody>> {
     let in_flight = client.state.request();
-    let begun = begin(&client, request);
+    let call = grpc::Call::of(&request, client.worker.clock);
+    let begun = begin(&client, request, call);
     async move {
         let (error, in_flight) = match begun {
             Ok(underway) => match exchange(&client, underway, in_flight).await {
@@ -91,27 +94,35 @@ pub(super) fn handle(
             client.worker.shed(reason);
         }
         tracing::debug!(%error, status = error.status().as_u16(), "answered by the proxy");
-        error.answer(in_flight)
+        if call.is_some() { error.answer_call(in_flight) } else { error.answer(in_flight) }
     }
 }
 
 /// From the head to a request that may be sent: target, route, cohort, arm, header rules.
-fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyError> {
+fn begin(
+    client: &Client,
+    request: Request<Incoming>,
+    call: Option<grpc::Call>,
+) -> Result<Underway, ProxyError> {
     let arrived = client.worker.clock.now();
     let (mut parts, body) = request.into_parts();
     let target = Target::read(&parts, &client.settings.limits)?;
-    let mut routed = route(client, &parts, &target)?;
+    let mut routed = Routed { call, ..route(client, &parts, &target)? };
     if client.worker.probes.wanted() && body.is_end_stream() && parts.method.is_idempotent() {
         become_probe(client, &mut routed);
     }
-    let observation = observe(client, &routed, arrived);
+    let mut observation = observe(client, &routed, arrived);
+    if let Some(ends) = call.and_then(|call| call.ends) {
+        let fails = routed.route().failed_when.grpc >> grpc::Code::DeadlineExceeded as u32 & 1 == 1;
+        observation.expires(ends.about, fails);
+    }
     let (route, service) = (routed.route(), routed.service());
     let arm = &service.arms[usize::from(routed.assignment.arm.0)];
     let (body, upload) = if body.is_end_stream() {
         (RequestBody::Empty, None)
     } else {
         let upload = Rc::new(Upload::default());
-        let stall = Stall::new(&client.worker.deadlines, client.settings.limits.body_timeout);
+        let stall = stall(client, call);
         (RequestBody::Client { body, upload: Rc::clone(&upload), stall }, Some(upload))
     };
     let way = forward::Way { route, service, arm, rescuer: rescuer(&routed, &parts) };
@@ -124,6 +135,15 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
     };
     let request = Request::from_parts(parts, body);
     Ok(Underway { routed, request, upload, observation, replay })
+}
+
+/// A gRPC call may be silent for as long as its ends like; pings tell whether they are there.
+fn stall(client: &Client, call: Option<grpc::Call>) -> Stall {
+    let deadlines = &client.worker.deadlines;
+    match call {
+        Some(_) => Stall::never(deadlines),
+        None => Stall::new(deadlines, client.settings.limits.body_timeout),
+    }
 }
 
 /// The arm that gets the request if its own fails.
@@ -160,10 +180,10 @@ async fn exchange(
     let route = routed.route();
     let arm = &routed.service().arms[usize::from(routed.assignment.arm.0)];
     let limit = if routed.is_probe { probe::patience(route) } else { route.timeout };
-    let deadline = client.worker.deadlines.after(observation.arrived(), limit);
+    let patience = Patience::new(&client.worker, observation.arrived(), limit, routed.call);
     let pool = routed.view.pool(arm.upstream);
     let bodyless = upload.is_none();
-    let attempt = forward::exchange(pool, request, upload, deadline, Some(&mut observation)).await;
+    let attempt = forward::exchange(pool, request, upload, patience, Some(&mut observation)).await;
     if replay.is_some() || routed.harm.is_some() {
         let second = SecondLook { routed, attempt, observation, replay, bodyless };
         // Few requests come here: the others should not carry its state.
@@ -211,7 +231,7 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
     } else {
         table.asks.harm(service, assignment.arm, cohort, coin)
     };
-    Ok(Routed { view, route, cohort, assignment, harm, is_probe: false })
+    Ok(Routed { view, route, cohort, assignment, harm, is_probe: false, call: None })
 }
 
 fn observe(client: &Client, routed: &Routed, arrived: Duration) -> Observation {
@@ -232,8 +252,8 @@ fn observe(client: &Client, routed: &Routed, arrived: Duration) -> Observation {
 
 /// Whether the head of an answer counts as a failure.
 pub(super) fn has_failed(route: &Route, status: StatusCode, headers: &HeaderMap) -> bool {
-    let grpc = GrpcFailures::of(&route.failed_when, headers);
-    route.failed_when.status(status) || grpc.fails(headers)
+    let statuses = grpc::Statuses::of(&route.failed_when, headers);
+    route.failed_when.status(status) || statuses.fail(headers)
 }
 
 /// Makes the client's answer from the upstream's. An answer without an observation is not counted.
@@ -246,11 +266,11 @@ pub(super) fn answer(
 ) -> Response<ResponseBody> {
     let (route, service) = (routed.route(), routed.service());
     let (mut parts, body) = exchange.response.into_parts();
-    let grpc = GrpcFailures::of(&route.failed_when, &parts.headers);
+    let statuses = grpc::Statuses::of(&route.failed_when, &parts.headers);
     if let Some(observation) = &mut observation {
         let failed = has_failed(route, parts.status, &parts.headers);
         observation.head(failed);
-        if !failed && parts.status.is_client_error() {
+        if !failed && (parts.status.is_client_error() || statuses.refuse(&parts.headers)) {
             observation.refuse();
         }
     }
@@ -268,9 +288,16 @@ pub(super) fn answer(
         observation,
         lease: Some(exchange.lease),
         upload: exchange.upload,
-        failed_when: grpc,
+        statuses,
         total: (route.judged == Judged::Total).then_some(exchange.deadline),
-        stall: Stall::new(&client.worker.deadlines, client.settings.limits.body_timeout),
+        call: routed.call.map(|call| CallEnd {
+            deadline: call.ends.map(|ends| {
+                let now = client.worker.clock.now();
+                client.worker.deadlines.after(now, ends.at.saturating_sub(now))
+            }),
+            over: false,
+        }),
+        stall: stall(client, routed.call),
         _in_flight: in_flight,
     };
     if download.body.is_end_stream() {

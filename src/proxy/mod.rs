@@ -10,6 +10,7 @@ mod deadline;
 mod drill;
 mod error;
 mod forward;
+mod grpc;
 mod handle;
 mod headers;
 mod listen;

@@ -9,6 +9,7 @@ mod assignment;
 mod command_line;
 mod events;
 mod forward;
+mod grpc;
 mod h2;
 mod harness;
 mod journal;
