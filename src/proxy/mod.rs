@@ -21,6 +21,8 @@ mod settings;
 mod start;
 mod stream;
 mod target;
+mod tunnel;
+mod upgrade;
 mod upstream;
 mod worker;
 

@@ -9,7 +9,7 @@ mod endpoint;
 
 use std::{cell::Cell, io, rc::Rc, sync::Arc};
 
-pub(super) use self::connection::{Lease, SendError};
+pub(super) use self::connection::{Lease, SendError, Switched, Switching};
 use self::endpoint::EndpointPool;
 use super::{clock::Clock, deadline::Deadlines};
 use crate::routing::Upstream;

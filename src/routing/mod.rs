@@ -41,5 +41,5 @@ pub use precedence::{HostRank, PathRank, Precedence};
 pub use table::{
     Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, HealthPath, Judged,
     KeySource, LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt, Service,
-    ServiceId, Upstream, UpstreamId, UpstreamTls, Warmup,
+    ServiceId, Upgrades, Upstream, UpstreamId, UpstreamTls, Warmup,
 };

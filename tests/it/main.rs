@@ -18,4 +18,5 @@ mod reload;
 mod rescue;
 mod streams;
 mod tidy;
+mod upgrades;
 mod upstream;
