@@ -29,6 +29,7 @@ use super::{
     headers::{self, Forwarding},
     observe::Observation,
     target::Target,
+    upgrade,
     upstream::{AnswerBody, ConnectError, Lease, Pool, SendError},
     worker::Worker,
 };
@@ -56,6 +57,8 @@ pub(super) struct Way<'a> {
     pub(super) arm: &'a Arm,
     /// Who gets the request if `arm` fails, so that a copy is to be kept.
     pub(super) rescuer: Option<&'a Arm>,
+    /// The protocol that the client wants to switch to.
+    pub(super) upgrade: Option<HeaderValue>,
 }
 
 /// How long the head of an answer is waited for.
@@ -192,6 +195,9 @@ pub(super) fn prepare(
         fields
     });
     headers::apply(fields, &way.arm.request_headers);
+    if let Some(protocol) = &way.upgrade {
+        upgrade::set(fields, protocol.clone());
+    }
     // The codec sends a body of unknown length for these methods only if it is told to.
     if body.size_hint().exact().is_none() && !body.is_end_stream() {
         for fields in std::iter::once(fields).chain(rescuers.as_mut()) {
@@ -303,6 +309,7 @@ pub(super) async fn exchange(
     if let Some(observation) = &observation {
         observation.prepared();
     }
+    let may_switch = upgrade::is_set(request.headers());
     loop {
         let endpoint = pool.pick();
         if let (Some(endpoint), Some(observation)) = (endpoint, &mut observation) {
@@ -310,7 +317,12 @@ pub(super) async fn exchange(
         }
         let leased = async {
             let endpoint = endpoint.ok_or(ConnectError::NoEndpoint)?;
-            endpoint.lease(attempts >= POOLED_ATTEMPTS).await
+            let fresh = attempts >= POOLED_ATTEMPTS;
+            if may_switch {
+                endpoint.lease_to_switch(fresh).await
+            } else {
+                endpoint.lease(fresh).await
+            }
         };
         let leased = patience.bound(upload.as_deref(), leased).await;
         let mut lease = match leased {
@@ -326,7 +338,7 @@ pub(super) async fn exchange(
         let copy = if lease.may_be_stale { Copy::of(&request) } else { None };
         let answer = patience.bound(upload.as_deref(), lease.send(request)).await;
         let failure = match answer {
-            Ok(Ok(response)) if response.status().is_informational() => {
+            Ok(Ok(response)) if response.status().is_informational() && !may_switch => {
                 return Err(SWITCHED.into());
             }
             Ok(Ok(response)) => {
@@ -366,7 +378,8 @@ fn again(
 /// Gives up an answer that nobody gets; its connection is kept if the rest is short.
 pub(super) fn let_go(exchange: Exchange) {
     let Exchange { response, lease, upload, mut deadline } = exchange;
-    if upload.is_some_and(|upload| !upload.complete()) {
+    let switched = response.status().is_informational();
+    if switched || upload.is_some_and(|upload| !upload.complete()) {
         return;
     }
     let mut body = response.into_body();

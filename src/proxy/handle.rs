@@ -19,6 +19,7 @@ use super::{
     second::SecondLook,
     settings::ListenerSettings,
     target::Target,
+    upgrade,
     worker::{View, Worker},
 };
 use crate::routing::{
@@ -108,7 +109,11 @@ fn begin(
     let (mut parts, body) = request.into_parts();
     let target = Target::read(&parts, &client.settings.limits)?;
     let mut routed = Routed { call, ..route(client, &parts, &target)? };
-    if client.worker.probes.wanted() && body.is_end_stream() && parts.method.is_idempotent() {
+    if client.worker.probes.wanted()
+        && !upgrade::is_set(&parts.headers)
+        && body.is_end_stream()
+        && parts.method.is_idempotent()
+    {
         become_probe(client, &mut routed);
     }
     let mut observation = observe(client, &routed, arrived);
@@ -125,7 +130,10 @@ fn begin(
         let stall = stall(client, call);
         (RequestBody::Client { body, upload: Rc::clone(&upload), stall }, Some(upload))
     };
-    let way = forward::Way { route, service, arm, rescuer: rescuer(&routed, &parts) };
+    let upgrade = upgrade::asked(&parts, upload.is_none(), &route.upgrades);
+    // What has switched cannot be sent again.
+    let rescuer = if upgrade.is_some() { None } else { rescuer(&routed, &parts) };
+    let way = forward::Way { route, service, arm, rescuer, upgrade };
     let replay = match forward::prepare(&mut parts, target, client, &way, &body) {
         Ok(replay) => replay.map(Box::new),
         Err(error) => {
@@ -264,6 +272,9 @@ pub(super) fn answer(
     mut observation: Option<Observation>,
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
+    if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return upgrade::switch(client, routed, exchange, observation, in_flight);
+    }
     let (route, service) = (routed.route(), routed.service());
     let (mut parts, body) = exchange.response.into_parts();
     let statuses = grpc::Statuses::of(&route.failed_when, &parts.headers);

@@ -22,6 +22,9 @@ mod settings;
 mod start;
 mod stream;
 mod target;
+mod tunnel;
+mod turns;
+mod upgrade;
 mod upstream;
 mod worker;
 

@@ -196,6 +196,13 @@ impl Observation {
         }
     }
 
+    /// The answer switches protocols: its first byte decides, whatever the route is judged by. How
+    /// long both sides then talk says nothing.
+    pub(super) fn switches(&mut self) {
+        self.request.first_byte_decides = true;
+        self.streams();
+    }
+
     /// The answer fails after its head, by its trailers or by its body.
     pub(super) fn fail(&mut self) {
         self.failed = true;
@@ -215,8 +222,22 @@ impl Observation {
     fn end(&mut self, outcome: Outcome) {
         if !self.finished {
             self.finished = true;
+            let now = self.buffer.clock.now();
+            let outcome = match outcome {
+                Outcome::Aborted => self.given_up(now),
+                Outcome::Ok | Outcome::Failed | Outcome::Hung | Outcome::Local => outcome,
+            };
             let kind = Kind::Ended { outcome, head: self.told };
-            self.write(kind, self.buffer.clock.now());
+            self.write(kind, now);
+        }
+    }
+
+    /// What it is when the client goes away now.
+    fn given_up(&self, now: Duration) -> Outcome {
+        match (self.expires, self.first_byte) {
+            (Some((about, _)), None) if now >= about => Outcome::Hung,
+            (Some((about, true)), Some(_)) if now >= about => Outcome::Failed,
+            (Some(_) | None, _) => Outcome::Aborted,
         }
     }
 
@@ -240,12 +261,7 @@ impl Observation {
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        let outcome = match (self.expires, self.first_byte) {
-            (Some((about, _)), None) if self.buffer.clock.now() >= about => Outcome::Hung,
-            (Some((about, true)), Some(_)) if self.buffer.clock.now() >= about => Outcome::Failed,
-            (Some(_) | None, _) => Outcome::Aborted,
-        };
-        self.end(outcome);
+        self.end(Outcome::Aborted);
     }
 }
 

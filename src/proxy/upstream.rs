@@ -17,7 +17,8 @@ use std::{cell::Cell, io, rc::Rc, sync::Arc};
 use self::endpoint::EndpointPool;
 pub(super) use self::{
     answer::AnswerBody,
-    connection::{BrokenOff, Lease, SendError},
+    connection::{BrokenOff, Lease, SendError, Switching},
+    h1::Switched,
 };
 use super::{clock::Clock, deadline::Deadlines};
 use crate::routing::Upstream;

@@ -41,5 +41,5 @@ pub use precedence::{HostRank, PathRank, Precedence};
 pub use table::{
     Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, HealthPath, Http2,
     Judged, KeySource, LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt,
-    Service, ServiceId, Upstream, UpstreamId, UpstreamTls, Warmup,
+    Service, ServiceId, Upgrades, Upstream, UpstreamId, UpstreamTls, Warmup,
 };

@@ -103,7 +103,9 @@ async fn server() -> (Upstream, Arc<AtomicU64>) {
 
 async fn echo(mut body: Incoming, mut source: Source) {
     while let Some(Ok(frame)) = body.frame().await {
+        // Codecs end a connection with many empty pieces.
         if let Ok(data) = frame.into_data()
+            && !data.is_empty()
             && source.send_data(data).await.is_err()
         {
             return;
@@ -254,7 +256,8 @@ async fn an_answer_that_has_begun_ends_with_the_deadline_of_its_call() {
 #[tokio::test]
 async fn a_cancellation_reaches_the_upstream_and_blames_nobody_unless_it_is_the_deadline() {
     let (upstream, gone) = server().await;
-    let haldane = Haldane::start(&speaking_h2(upstream.addr, "")).await;
+    let yaml = speaking_h2(upstream.addr, "").replace("timeout: 5s", "timeout: 60s");
+    let haldane = Haldane::start(&yaml).await;
     let mut client = connect(haldane.addr).await;
     let cancelled = async |client: &mut SendRequest<_>, path: &str, header: &str, calls: u64| {
         let (source, answer) = call(client, path, &[("grpc-timeout", header)]);
@@ -275,9 +278,6 @@ async fn a_cancellation_reaches_the_upstream_and_blames_nobody_unless_it_is_the_
     counted(&haldane, "aborted", 1).await;
     cancelled(&mut client, "/half", "60S", 2).await;
     counted(&haldane, "aborted", 2).await;
-    let yaml = speaking_h2(upstream.addr, "").replace("timeout: 5s", "timeout: 60s");
-    haldane.write_config(&yaml);
-    assert_eq!(haldane.reload().await.status, 200);
     cancelled(&mut client, "/hang", "5S", 3).await;
     counted(&haldane, "hung", 1).await;
 }
@@ -324,7 +324,7 @@ async fn what_the_proxy_itself_answers_is_a_status() {
     for (path, code, message) in [
         ("/shop/a", "14", "haldane: no connection to the upstream"),
         ("/other", "12", "haldane: no route matches this request"),
-        ("/a%00", "13", "haldane: the path contains %2500"),
+        ("/a%00", "13", "haldane: the path holds %2500"),
     ] {
         let (source, answer) = call(&mut client, path, &[]);
         drop(source);

@@ -21,4 +21,5 @@ mod rescue;
 mod streams;
 mod tidy;
 mod tls_upstream;
+mod upgrades;
 mod upstream;

@@ -12,7 +12,8 @@ use super::{
     ConnectError,
     answer::AnswerBody,
     endpoint::{EndpointPool, Place},
-    h1, h2,
+    h1::{self, Switched},
+    h2,
     tls::TlsClient,
     wire::Wire,
 };
@@ -31,9 +32,11 @@ pub(super) enum Opened {
 }
 
 impl Opened {
-    /// Opens a connection; `place` is kept for as long as it is open.
+    /// Opens a connection for this protocol, which may be narrower than the upstream's; `place` is
+    /// kept for as long as it is open.
     pub(super) async fn open(
         spec: &Upstream,
+        protocol: Protocol,
         endpoint: &Endpoint,
         tls: Option<&TlsClient>,
         place: Place,
@@ -42,9 +45,9 @@ impl Opened {
             let socket = dial(endpoint).await?;
             let wire = match tls {
                 None => Wire::plain(socket),
-                Some(tls) => tls.handshake(socket).await?,
+                Some(tls) => tls.handshake(socket, protocol).await?,
             };
-            match agreed(spec.protocol, &wire)? {
+            match agreed(protocol, &wire)? {
                 Version::Http1 => Ok(Self::Http1(h1::Connection::open(wire, place).await?)),
                 Version::Http2 => {
                     Ok(Self::Http2(h2::Connection::open(wire, place, &spec.h2).await?))
@@ -85,6 +88,17 @@ pub(in crate::proxy) struct Lease {
 enum Lent {
     Connection { connection: h1::Connection, pool: Rc<EndpointPool> },
     Stream(h2::Stream),
+}
+
+/// A connection whose upstream has agreed to switch; a stream never does.
+#[derive(Debug)]
+pub(in crate::proxy) struct Switching(Option<h1::Connection>);
+
+impl Switching {
+    /// The connection without HTTP; `None` if it broke in that moment.
+    pub(in crate::proxy) async fn switched(self) -> Option<Switched> {
+        self.0?.switched().await
+    }
 }
 
 /// Why a request got no answer.
@@ -139,6 +153,14 @@ impl Lease {
                 let answer = stream.send(request).await?;
                 Ok(answer.map(|body| AnswerBody::Http2(Box::new(body))))
             }
+        }
+    }
+
+    /// The upstream has agreed to another protocol: what is left is no pool's any more.
+    pub(in crate::proxy) fn into_switching(self) -> Switching {
+        match self.lent {
+            Lent::Connection { connection, .. } => Switching(Some(connection)),
+            Lent::Stream(_) => Switching(None),
         }
     }
 

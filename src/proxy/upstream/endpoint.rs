@@ -157,7 +157,7 @@ impl EndpointPool {
             let now = self.clock.now();
             let asked = asked.get_or_insert(now);
             if self.may_connect() {
-                return match self.connect().await? {
+                return match self.connect(self.spec.protocol).await? {
                     Opened::Http1(connection) => Ok(self.lend(connection, None, Some(*asked))),
                     Opened::Http2(connection) => Ok(self.share(&connection, Some(*asked))),
                 };
@@ -172,6 +172,24 @@ impl EndpointPool {
                 }
             }
             self.wait_for_room().await?;
+        }
+    }
+
+    /// A connection of its own for a request that may switch protocols, which only HTTP/1 can.
+    pub(in crate::proxy) async fn lease_to_switch(
+        self: &Rc<Self>,
+        fresh: bool,
+    ) -> Result<Lease, ConnectError> {
+        if self.spec.protocol != Protocol::Auto || self.shares.get() == Some(false) {
+            return self.lease(fresh).await;
+        }
+        let asked = self.clock.now();
+        while self.open.get() >= self.spec.max_connections {
+            self.wait_for_room().await?;
+        }
+        match self.connect(Protocol::Http1).await? {
+            Opened::Http1(connection) => Ok(self.lend(connection, None, Some(asked))),
+            Opened::Http2(connection) => Ok(self.share(&connection, Some(asked))),
         }
     }
 
@@ -277,14 +295,17 @@ impl EndpointPool {
     }
 
     /// Opens a connection; one that is shared is in the pool at once.
-    async fn connect(self: &Rc<Self>) -> Result<Opened, ConnectError> {
+    async fn connect(self: &Rc<Self>, protocol: Protocol) -> Result<Opened, ConnectError> {
         let place = Place::take(self);
         let connecting = Counted::up(self, |pool| &pool.connecting);
-        let opened = Opened::open(&self.spec, &self.endpoint, self.tls.as_ref(), place).await;
+        let tls = self.tls.as_ref();
+        let opened = Opened::open(&self.spec, protocol, &self.endpoint, tls, place).await;
         drop(connecting);
         match &opened {
             Ok(Opened::Http1(_)) => {
-                if self.shares.replace(Some(false)) != Some(false) {
+                if protocol != self.spec.protocol {
+                    // It says nothing about the others.
+                } else if self.shares.replace(Some(false)) != Some(false) {
                     // Whoever waited to share needs a connection of its own.
                     self.room.notify_waiters();
                 }
@@ -347,7 +368,7 @@ impl EndpointPool {
             let pool = Rc::clone(self);
             let underway = Counted::up(self, |pool| &pool.warming.underway);
             spawn_local(async move {
-                let opened = pool.connect().await;
+                let opened = pool.connect(pool.spec.protocol).await;
                 drop(underway);
                 pool.opened_ahead(opened);
             });

@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -28,19 +29,28 @@ const RESET_PATIENCE: Duration = Duration::from_millis(30);
 pub(super) struct Connection {
     sender: SendRequest<RequestBody>,
     task: JoinHandle<()>,
-    /// Whether a request is on it, so that its end needs a verdict.
+    /// Whether a request is on it, so that somebody asks what is left of it.
     busy: Rc<Cell<bool>>,
-    never_taken: oneshot::Receiver<bool>,
+    remains: oneshot::Receiver<Switched>,
+}
+
+/// What is left of a connection on which HTTP has ended. Its place is taken until this is dropped.
+#[derive(Debug)]
+pub(in crate::proxy) struct Switched {
+    pub(in crate::proxy) socket: Wire,
+    /// What was read of the other protocol already.
+    pub(in crate::proxy) first: Bytes,
+    _place: Place,
 }
 
 impl Connection {
     /// Opens a connection; `place` is kept for as long as it is open.
     pub(super) async fn open(wire: Wire, place: Place) -> hyper::Result<Self> {
         let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(wire)).await?;
-        let (verdict, never_taken) = oneshot::channel();
+        let (left, remains) = oneshot::channel();
         let busy = Rc::new(Cell::new(false));
-        let task = spawn_local(drive(connection, place, Rc::clone(&busy), verdict));
-        Ok(Self { sender, task, busy, never_taken })
+        let task = spawn_local(drive(connection, place, Rc::clone(&busy), left));
+        Ok(Self { sender, task, busy, remains })
     }
 
     /// Whether a request may be sent on it now.
@@ -55,6 +65,12 @@ impl Connection {
     /// Notes that the request on it is over.
     pub(super) fn rest(&self) {
         self.busy.set(false);
+    }
+
+    /// The connection without HTTP, after the upstream has agreed to that; `None` if it broke in
+    /// that moment.
+    pub(super) async fn switched(mut self) -> Option<Switched> {
+        (&mut self.remains).await.ok()
     }
 
     /// Sends a request and waits for the head of its answer. `may_be_stale`: whether the upstream
@@ -72,7 +88,10 @@ impl Connection {
         if let Some(request) = failure.take_message() {
             return Err(SendError::Unsent(Box::new(request)));
         }
-        if may_be_stale && (&mut self.never_taken).await == Ok(true) {
+        if may_be_stale
+            && let Ok(Switched { socket, .. }) = (&mut self.remains).await
+            && socket.socket().was_closed_before(RESET_PATIENCE).await
+        {
             return Err(SendError::NeverTaken);
         }
         Err(SendError::Failed(BrokenOff::Http1(failure.into_error())))
@@ -88,18 +107,19 @@ impl Drop for Connection {
     }
 }
 
-/// Drives a connection until its end, then says whether its last request was never taken.
+/// Drives a connection until HTTP ends on it, then hands over what is left.
 async fn drive(
     mut connection: http1::Connection<TokioIo<Wire>, RequestBody>,
     place: Place,
     busy: Rc<Cell<bool>>,
-    verdict: oneshot::Sender<bool>,
+    left: oneshot::Sender<Switched>,
 ) {
     // Errors of the connection reach the request through its own future.
     let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-    drop(place);
-    let wire = connection.into_parts().io.into_inner();
-    let never_taken = busy.get() && wire.socket().was_closed_before(RESET_PATIENCE).await;
-    // Nobody waits for the verdict on an idle connection.
-    let _ = verdict.send(never_taken);
+    if busy.get() {
+        let parts = connection.into_parts();
+        let socket = parts.io.into_inner();
+        // The request may be gone.
+        let _ = left.send(Switched { socket, first: parts.read_buf, _place: place });
+    }
 }
