@@ -10,7 +10,7 @@ use http::{
     uri::PathAndQuery,
 };
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::task::spawn_local;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     observe::Observation,
     target::Target,
     upgrade,
-    upstream::{ConnectError, Lease, Pool, SendError},
+    upstream::{AnswerBody, ConnectError, Lease, Pool, SendError},
 };
 use crate::routing::{Arm, Rewrite, Route, Service};
 
@@ -52,7 +52,7 @@ pub(super) struct Way<'a> {
 /// A request exchanged for the head of its answer.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<AnswerBody>,
     pub(super) lease: Lease,
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) deadline: Deadline,
@@ -227,7 +227,11 @@ pub(super) async fn exchange(
         }
         let leased = async {
             let endpoint = endpoint.ok_or(ConnectError::NoEndpoint)?;
-            endpoint.lease(attempts >= POOLED_ATTEMPTS).await
+            if may_switch {
+                endpoint.lease_alone().await
+            } else {
+                endpoint.lease(attempts >= POOLED_ATTEMPTS).await
+            }
         };
         let leased = deadline.bound(leased).await;
         let mut lease = match leased {
