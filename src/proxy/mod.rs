@@ -3,18 +3,22 @@
 //! Workers read the table and write events; nothing here knows the control plane.
 
 mod accept;
+mod arrive;
 mod body;
 mod clock;
+mod close;
 mod connection;
 mod deadline;
 mod drill;
 mod error;
 mod forward;
+mod forwarded;
 mod handle;
 mod headers;
 mod listen;
 mod observe;
 mod probe;
+mod proxy_protocol;
 mod rescue;
 mod second;
 mod settings;
