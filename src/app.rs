@@ -119,6 +119,7 @@ pub fn start(compiled: Compiled, options: Options) -> anyhow::Result<Running> {
             })
             .collect(),
         shutdown: watcher.clone(),
+        resolver: proxy::Resolver::system(),
     };
     let proxy = Arc::new(Proxy::start(listeners, inputs).context("cannot start the workers")?);
     let (ready, ready_watch) = watch::channel(false);

@@ -20,7 +20,7 @@ use super::{
     connection::InFlight,
     deadline::{Deadline, Deadlines},
     observe::Observation,
-    upstream::Lease,
+    upstream::{Chosen, Lease},
 };
 use crate::{measure::Outcome, routing::FailedWhen};
 
@@ -49,6 +49,8 @@ impl Upload {
 pub(super) enum RequestBody {
     /// There is none.
     Empty,
+    /// The proxy's own.
+    Own(Full<Bytes>),
     /// The client's.
     Client { body: Incoming, upload: Rc<Upload>, stall: Stall },
 }
@@ -61,8 +63,13 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Client { body, upload, stall } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (body, upload, stall) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Own(body) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                return frame.map(|frame| frame.map(|ok| ok.map_err(|e| match e {})));
+            }
+            Self::Client { body, upload, stall } => (body, upload, stall),
         };
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -89,6 +96,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Own(body) => body.is_end_stream(),
             Self::Client { body, .. } => body.is_end_stream(),
         }
     }
@@ -96,6 +104,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Own(body) => body.size_hint(),
             Self::Client { body, .. } => body.size_hint(),
         }
     }
@@ -141,6 +150,8 @@ pub(super) struct Download {
     pub(super) body: Incoming,
     pub(super) observation: Option<Observation>,
     pub(super) lease: Option<Lease>,
+    /// Counts it at its endpoint.
+    pub(super) chosen: Option<Chosen>,
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) failed_when: GrpcFailures,
     /// The end of the whole answer, for routes that are judged by the last byte.
@@ -217,6 +228,7 @@ impl Download {
     }
 
     pub(super) fn complete(&mut self) {
+        self.chosen = None;
         if let Some(observation) = self.observation.take() {
             observation.complete();
         }
@@ -231,6 +243,7 @@ impl Download {
 
     fn finish(&mut self, outcome: Outcome) {
         self.lease = None;
+        self.chosen = None;
         if let Some(observation) = self.observation.take() {
             observation.finish(outcome);
         }

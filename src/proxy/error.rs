@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use rustix::io::Errno;
 
 use super::{body::ResponseBody, connection::InFlight, drill, upstream::ConnectError};
 use crate::{
@@ -137,22 +136,19 @@ impl ProxyError {
 
 impl From<ConnectError> for ProxyError {
     fn from(error: ConnectError) -> Self {
+        // The proxy's own lack of descriptors or ports is not the upstream's fault.
+        if error.is_own() {
+            return Self::Overload;
+        }
         match error {
             ConnectError::Overloaded => Self::Overload,
-            // The proxy's own lack of descriptors or ports is not the upstream's fault.
-            ConnectError::Io(error) if exhausted(&error) => Self::Overload,
             ConnectError::Io(_)
             | ConnectError::Timeout
             | ConnectError::NoAddress
             | ConnectError::Handshake(_)
             | ConnectError::NotInForce(_)
+            | ConnectError::Retired
             | ConnectError::NoEndpoint => Self::NoConnection(error),
         }
     }
-}
-
-fn exhausted(error: &std::io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

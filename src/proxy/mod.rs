@@ -4,6 +4,7 @@
 
 mod accept;
 mod body;
+mod check;
 mod clock;
 mod connection;
 mod deadline;
@@ -13,9 +14,11 @@ mod forward;
 mod handle;
 mod headers;
 mod listen;
+mod lookout;
 mod observe;
 mod probe;
 mod rescue;
+mod resolver;
 mod second;
 mod settings;
 mod start;
@@ -25,6 +28,7 @@ mod upstream;
 mod worker;
 
 pub use listen::Listener;
+pub use resolver::{Addresses, Resolver};
 pub use settings::{Limits, Listen, ListenerSettings, ListenerTls, Settings};
 pub use start::{Inputs, Proxy};
 pub use worker::Link;

@@ -19,6 +19,8 @@ use tokio::{
 use super::{
     accept::{Balance, accept},
     listen::Listener,
+    lookout::{self, Lookout, Post},
+    resolver::Resolver,
     worker::{Link, Place, Worker},
 };
 use crate::{routing::LiveTable, shutdown};
@@ -38,6 +40,8 @@ pub struct Inputs {
     pub links: Vec<Link>,
     /// Ends the workers.
     pub shutdown: shutdown::Watcher,
+    /// Finds the addresses of upstreams.
+    pub resolver: Resolver,
 }
 
 /// The running workers.
@@ -58,6 +62,8 @@ impl Proxy {
         let count = inputs.links.len();
         let balance = Balance::new(count);
         let mut workers = Vec::with_capacity(count);
+        let (post, outlook) = lookout::post(inputs.resolver);
+        let mut post = Some(post);
         let (ready, started_up) = crossbeam_channel::unbounded();
         for (index, link) in inputs.links.into_iter().enumerate() {
             let table = Arc::clone(&inputs.table);
@@ -65,6 +71,7 @@ impl Proxy {
             let (balance, shutdown) = (Arc::clone(&balance), inputs.shutdown.clone());
             let (started, ready) = (inputs.started, ready.clone());
             let place = Place { index, workers: count };
+            let (post, outlook) = (post.take(), outlook.clone());
             let live = move || {
                 // A runtime is bound to the thread that makes it.
                 let runtime = Builder::new_current_thread()
@@ -78,8 +85,8 @@ impl Proxy {
                 if ready.send(made).is_ok()
                     && let Some(runtime) = runtime
                 {
-                    let worker = Worker::new(place, started, &table, link);
-                    runtime.block_on(run(worker, listeners, balance, shutdown));
+                    let worker = Worker::new(place, started, &table, link, outlook);
+                    runtime.block_on(run(worker, post, listeners, balance, shutdown));
                 }
             };
             workers.push(thread::Builder::new().name(format!("worker-{index}")).spawn(live)?);
@@ -114,11 +121,14 @@ impl Proxy {
 /// A worker's life: accept, tick, and after the shutdown drain.
 async fn run(
     worker: Rc<Worker>,
+    post: Option<Post>,
     mut listeners: watch::Receiver<Vec<Listener>>,
     balance: Arc<Balance>,
     mut shutdown: shutdown::Watcher,
 ) {
-    let ticking = spawn_local(Rc::clone(&worker).tick());
+    let lookout = post.map(|post| Lookout::new(&worker, post));
+    spawn_local(Rc::clone(&worker).follow_rosters());
+    let ticking = spawn_local(Rc::clone(&worker).tick(lookout));
     let mut accepting: HashMap<usize, (Listener, AbortHandle)> = HashMap::new();
     let mut next_key = 0;
     let drain = loop {

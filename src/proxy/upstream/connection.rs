@@ -9,14 +9,14 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::{TcpStream, UnixStream, lookup_host},
+    net::{TcpStream, UnixStream},
     sync::oneshot,
     task::{JoinHandle, spawn_local},
     time::timeout,
 };
 
 use super::{
-    ConnectError,
+    ConnectError, Site,
     endpoint::{EndpointPool, Place},
 };
 use crate::{
@@ -41,10 +41,10 @@ impl Connection {
     /// Opens a connection; `place` is kept for as long as it is open.
     pub(super) async fn open(
         spec: &Upstream,
-        endpoint: &Endpoint,
+        site: &Site,
         place: Place,
     ) -> Result<Self, ConnectError> {
-        let socket = timeout(spec.connect_timeout, dial(spec, endpoint))
+        let socket = timeout(spec.connect_timeout, dial(spec, site))
             .await
             .map_err(|_| ConnectError::Timeout)??;
         let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
@@ -132,26 +132,18 @@ impl Lease {
     }
 }
 
-async fn dial(spec: &Upstream, endpoint: &Endpoint) -> Result<Socket, ConnectError> {
+async fn dial(spec: &Upstream, site: &Site) -> Result<Socket, ConnectError> {
     if spec.tls.is_some() {
         return Err(ConnectError::NotInForce("TLS"));
     }
     if spec.protocol == Protocol::H2 {
         return Err(ConnectError::NotInForce("HTTP/2"));
     }
-    match endpoint {
-        Endpoint::Address(addr) => tcp(TcpStream::connect(addr).await?),
-        Endpoint::Name(name, port) => {
-            let mut last = ConnectError::NoAddress;
-            for addr in lookup_host((&**name, *port)).await? {
-                match TcpStream::connect(addr).await {
-                    Ok(stream) => return tcp(stream),
-                    Err(error) => last = error.into(),
-                }
-            }
-            Err(last)
-        }
-        Endpoint::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
+    match (&site.endpoint, site.address) {
+        (Endpoint::Address(addr), _) => tcp(TcpStream::connect(addr).await?),
+        (Endpoint::Name(..), Some(addr)) => tcp(TcpStream::connect(addr).await?),
+        (Endpoint::Name(..), None) => Err(ConnectError::NoAddress),
+        (Endpoint::Unix(path), _) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
     }
 }
 

@@ -11,13 +11,13 @@ use std::{
 use tokio::{sync::Notify, task::spawn_local};
 
 use super::{
-    ConnectError, PoolCounts,
+    ConnectError, Grounds, PoolCounts,
     connection::{Connection, Lease},
+    member::Member,
 };
 use crate::{
-    measure::EndpointNumber,
     proxy::{clock::Clock, deadline::Deadlines},
-    routing::{Endpoint, Upstream},
+    routing::Upstream,
 };
 
 /// Most requests that wait for a connection to one endpoint on one worker.
@@ -38,9 +38,8 @@ const BACKOFF_DOUBLINGS: u32 = 6;
 /// The connections of one worker to one endpoint.
 #[derive(Debug)]
 pub(in crate::proxy) struct EndpointPool {
-    number: EndpointNumber,
+    member: Member,
     spec: Arc<Upstream>,
-    endpoint: Endpoint,
     clock: Clock,
     deadlines: Rc<Deadlines>,
     idle: RefCell<Vec<Idle>>,
@@ -75,19 +74,13 @@ struct Idle {
 }
 
 impl EndpointPool {
-    /// No connections yet to the endpoint at `place` of its upstream.
-    pub(super) fn new(
-        spec: &Arc<Upstream>,
-        place: usize,
-        clock: Clock,
-        deadlines: &Rc<Deadlines>,
-    ) -> Rc<Self> {
+    /// No connections yet to a member of an upstream.
+    pub(super) fn new(spec: &Arc<Upstream>, member: Member, grounds: &Grounds) -> Rc<Self> {
         Rc::new(Self {
-            number: EndpointNumber::of(place),
+            member,
             spec: Arc::clone(spec),
-            endpoint: spec.endpoints[place].clone(),
-            clock,
-            deadlines: Rc::clone(deadlines),
+            clock: grounds.clock,
+            deadlines: Rc::clone(&grounds.deadlines),
             idle: RefCell::default(),
             open: Cell::new(0),
             connecting: Cell::new(0),
@@ -105,14 +98,21 @@ impl EndpointPool {
         PoolCounts { idle, in_use, connecting }
     }
 
-    pub(super) fn load(&self) -> usize {
-        let counts = self.counts();
-        (counts.in_use + counts.connecting) as usize + self.waiting.get()
+    /// How it stands among the endpoints of its upstream.
+    pub(super) fn member(&self) -> &Member {
+        &self.member
     }
 
-    /// Which of its upstream's endpoints it is.
-    pub(in crate::proxy) fn number(&self) -> EndpointNumber {
-        self.number
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// It is no endpoint any more: idle connections close, those in use when their request is over,
+    /// and who waits for one goes elsewhere.
+    pub(super) fn retire(&self) {
+        self.member.retire();
+        self.idle.borrow_mut().clear();
+        self.room.notify_waiters();
     }
 
     /// A connection that is ready for a request; a new one if `fresh`.
@@ -122,6 +122,9 @@ impl EndpointPool {
     ) -> Result<Lease, ConnectError> {
         let mut asked = None;
         loop {
+            if self.member.is_retired() {
+                return Err(ConnectError::Retired);
+            }
             if !fresh && let Some(idle) = self.pop() {
                 let reused = Some(idle.since);
                 return Ok(self.lend(idle.connection, reused, asked));
@@ -182,7 +185,7 @@ impl EndpointPool {
 
     pub(super) fn put_back(&self, connection: Connection) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.spec.idle_connections as usize {
+        if idle.len() < self.spec.idle_connections as usize && !self.member.is_retired() {
             idle.push(Idle { connection, since: self.deadlines.coarse_now() });
         }
         drop(idle);
@@ -192,7 +195,12 @@ impl EndpointPool {
     async fn connect(self: &Rc<Self>) -> Result<Connection, ConnectError> {
         let place = Place::take(self);
         let _connecting = Counted::up(self, |pool| &pool.connecting);
-        Connection::open(&self.spec, &self.endpoint, place).await
+        let connection = Connection::open(&self.spec, &self.member.site, place).await?;
+        if self.member.reached(true, self.clock.now()) {
+            let (upstream, endpoint) = (&self.spec.name, &self.member.site);
+            tracing::info!(%upstream, %endpoint, "it can be reached again");
+        }
+        Ok(connection)
     }
 
     pub(super) fn maintain(&self) {
@@ -217,14 +225,27 @@ impl EndpointPool {
         }
         let room = MAX_WARMING.saturating_sub(self.warming.underway.get() as u32);
         for _ in 0..missing.min(room) {
-            let pool = Rc::clone(self);
-            let underway = Counted::up(self, |pool| &pool.warming.underway);
-            spawn_local(async move {
-                let opened = pool.connect().await;
-                drop(underway);
-                pool.opened_ahead(opened);
-            });
+            self.open_one_ahead();
         }
+    }
+
+    /// Tries whether a connection can be made, now and then.
+    pub(super) fn try_again(self: &Rc<Self>) {
+        let now = self.deadlines.coarse_now();
+        if self.warming.underway.get() > 0 || now < self.warming.not_before.get() {
+            return;
+        }
+        self.open_one_ahead();
+    }
+
+    fn open_one_ahead(self: &Rc<Self>) {
+        let pool = Rc::clone(self);
+        let underway = Counted::up(self, |pool| &pool.warming.underway);
+        spawn_local(async move {
+            let opened = pool.connect().await;
+            drop(underway);
+            pool.opened_ahead(opened);
+        });
     }
 
     /// Failures in a row to open ahead.
