@@ -21,6 +21,7 @@ use super::{
     headers::{self, Forwarding},
     observe::Observation,
     target::Target,
+    upgrade,
     upstream::{Chosen, ConnectError, Lease, Lost, SendError, To},
 };
 use crate::routing::{Arm, Rewrite, Route, Service};
@@ -44,6 +45,8 @@ pub(super) struct Way<'a> {
     pub(super) arm: &'a Arm,
     /// Who gets the request if `arm` fails, so that a copy is to be kept.
     pub(super) rescuer: Option<&'a Arm>,
+    /// The protocol that the client wants to switch to.
+    pub(super) upgrade: Option<HeaderValue>,
 }
 
 /// A request exchanged for the head of its answer.
@@ -106,6 +109,9 @@ pub(super) fn prepare(
         fields
     });
     headers::apply(fields, &way.arm.request_headers);
+    if let Some(protocol) = &way.upgrade {
+        upgrade::set(fields, protocol.clone());
+    }
     // The codec sends a body of unknown length for these methods only if it is told to.
     if body.size_hint().exact().is_none() && !body.is_end_stream() {
         for fields in std::iter::once(fields).chain(rescuers.as_mut()) {
@@ -217,6 +223,7 @@ pub(super) async fn exchange(
     if let Some(observation) = &observation {
         observation.prepared();
     }
+    let may_switch = upgrade::is_set(request.headers());
     loop {
         let leased = async {
             let chosen = match to.choose().await {
@@ -248,7 +255,7 @@ pub(super) async fn exchange(
         }
         let copy = if lease.may_be_stale { Copy::of(&request) } else { None };
         let failure = match deadline.bound(lease.send(request)).await {
-            Ok(Ok(response)) if response.status().is_informational() => {
+            Ok(Ok(response)) if response.status().is_informational() && !may_switch => {
                 return Err(SWITCHED.into());
             }
             Ok(Ok(response)) => {
@@ -295,7 +302,8 @@ fn again(
 /// Gives up an answer that nobody gets; its connection is kept if the rest is short.
 pub(super) fn let_go(exchange: Exchange) {
     let Exchange { response, lease, upload, mut deadline, chosen } = exchange;
-    if upload.is_some_and(|upload| !upload.complete()) {
+    let switched = response.status().is_informational();
+    if switched || upload.is_some_and(|upload| !upload.complete()) {
         return;
     }
     let mut body = response.into_body();

@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 pub(super) use self::{
     chosen::Chosen,
-    connection::{Lease, SendError},
+    connection::{Lease, SendError, Switched, Switching},
     roster::{Health, Roster, Rosters, Site},
 };
 use self::{

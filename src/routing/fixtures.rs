@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, Method};
 
 use super::{
     Arm, CohortPolicy, FailedWhen, HeaderOps, Judged, KeySource, RecorderGrid, RequestHead,
-    Rewrite, Route, Salt, Service, ServiceId, UpstreamId,
+    Rewrite, Route, Salt, Service, ServiceId, Upgrades, UpstreamId,
 };
 
 /// The head of a request, owned.
@@ -70,6 +70,7 @@ pub(crate) fn route(name: &str) -> Route {
         failed_when: FailedWhen::default(),
         rescue: false,
         retries: 0,
+        upgrades: Upgrades::default(),
         rewrite: Rewrite::default(),
         request_headers: HeaderOps::default(),
         response_headers: HeaderOps::default(),

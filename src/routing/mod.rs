@@ -43,5 +43,5 @@ pub use precedence::{HostRank, PathRank, Precedence};
 pub use table::{
     Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, Judged, KeySource,
     LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt, Service, ServiceId,
-    Statuses, Upstream, UpstreamId, UpstreamTls, Warmup,
+    Statuses, Upgrades, Upstream, UpstreamId, UpstreamTls, Warmup,
 };

@@ -63,6 +63,8 @@ pub struct Route {
     /// How often an idempotent request without a body, whose endpoint broke off before its answer,
     /// is repeated on another endpoint of its arm.
     pub retries: u32,
+    /// Which other protocols its requests may switch to.
+    pub upgrades: Upgrades,
     /// Changes of host and path before forwarding.
     pub rewrite: Rewrite,
     /// Changes to the request's header.
@@ -126,6 +128,32 @@ impl Statuses {
     pub fn contain(&self, status: http::StatusCode) -> bool {
         let bit = usize::from(status.as_u16()).wrapping_sub(100);
         self.words.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+    }
+}
+
+/// Which protocols the requests of a route may switch to, and how long those may be silent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrades {
+    /// Their names in `Upgrade`, in lower case.
+    pub protocols: Vec<Arc<str>>,
+    /// Without a byte in either direction for this long, it is over.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Upgrades {
+    /// WebSocket, silent for an hour at most.
+    fn default() -> Self {
+        let idle_timeout = Duration::from_secs(3600);
+        Self { protocols: vec!["websocket".into()], idle_timeout }
+    }
+}
+
+impl Upgrades {
+    /// Whether a request may switch to a protocol, whose name is compared without regard to case.
+    #[must_use]
+    pub fn allow(&self, protocol: &[u8]) -> bool {
+        let protocol = protocol.trim_ascii();
+        self.protocols.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(protocol))
     }
 }
 

@@ -45,6 +45,7 @@ fn addresses(of: &[&Upstream]) -> Vec<String> {
 struct Mortal {
     addr: SocketAddr,
     requests: Arc<AtomicU64>,
+    answers: Arc<AtomicU64>,
     kill: watch::Sender<bool>,
 }
 
@@ -53,27 +54,27 @@ impl Mortal {
     async fn start(addr: SocketAddr, delay: Duration) -> Self {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let requests = Arc::new(AtomicU64::new(0));
+        let (requests, answers) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (kill, killed) = watch::channel(false);
-        let count = Arc::clone(&requests);
+        let counts = [Arc::clone(&requests), Arc::clone(&answers)];
         tokio::spawn(async move {
             let mut over = killed.clone();
             loop {
                 tokio::select! {
                     _ = over.wait_for(|killed| *killed) => return,
                     Ok((stream, _)) = listener.accept() => {
-                        let (mut over, count) = (killed.clone(), Arc::clone(&count));
+                        let (mut over, counts) = (killed.clone(), counts.clone());
                         tokio::spawn(async move {
                             tokio::select! {
                                 _ = over.wait_for(|killed| *killed) => {}
-                                () = serve(stream, &count, delay) => {}
+                                () = serve(stream, &counts, delay) => {}
                             }
                         });
                     }
                 }
             }
         });
-        Self { addr, requests, kill }
+        Self { addr, requests, answers, kill }
     }
 
     async fn any(delay: Duration) -> Self {
@@ -84,12 +85,17 @@ impl Mortal {
         self.kill.send_replace(true);
     }
 
+    /// Whether it has a request that it has not answered.
+    fn is_busy(&self) -> bool {
+        self.answers.load(Ordering::SeqCst) < self.seen()
+    }
+
     fn seen(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
     }
 }
 
-async fn serve(mut stream: TcpStream, count: &AtomicU64, delay: Duration) {
+async fn serve(mut stream: TcpStream, [requests, answers]: &[Arc<AtomicU64>; 2], delay: Duration) {
     let mut chunk = [0; 4096];
     loop {
         let mut seen = Vec::new();
@@ -99,8 +105,9 @@ async fn serve(mut stream: TcpStream, count: &AtomicU64, delay: Duration) {
                 Ok(0) | Err(_) => return,
             }
         }
-        count.fetch_add(1, Ordering::SeqCst);
+        requests.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(delay).await;
+        answers.fetch_add(1, Ordering::SeqCst);
         if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.is_err() {
             return;
         }
@@ -273,14 +280,17 @@ async fn without_any_endpoint_that_can_be_reached_the_arm_fails() {
 /// Kills one of two endpoints under load; returns how requests ended for clients and for the arm,
 /// and what came of repetitions.
 async fn kill_one(route: &str) -> ([u64; 2], Vec<Outcome>, Option<[u64; 3]>) {
-    let pods =
-        [Mortal::any(Duration::from_millis(2)).await, Mortal::any(Duration::from_millis(2)).await];
+    let pods = [
+        Mortal::any(Duration::from_millis(20)).await,
+        Mortal::any(Duration::from_millis(20)).await,
+    ];
     let endpoints = pods.each_ref().map(|pod| pod.addr.to_string());
     let yaml = shop(&endpoints, "balance: round_robin", route);
     let mut plane = Plane::start(&yaml, 0, 2);
     let load = Load::start(plane.addr);
     load.more(500).await;
     assert!(pods.iter().all(|pod| pod.seen() > 0));
+    eventually("a request is under way", async || pods[0].is_busy().then_some(())).await;
     pods[0].kill();
     load.more(500).await;
     let counts = load.stop().await;

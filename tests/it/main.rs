@@ -19,4 +19,5 @@ mod reload;
 mod rescue;
 mod streams;
 mod tidy;
+mod upgrades;
 mod upstream;

@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -32,9 +33,29 @@ const RESET_PATIENCE: Duration = Duration::from_millis(30);
 pub(super) struct Connection {
     sender: SendRequest<RequestBody>,
     task: JoinHandle<()>,
-    /// Whether a request is on it, so that its end needs a verdict.
+    /// Whether a request is on it, so that somebody asks what is left of it.
     busy: Rc<Cell<bool>>,
-    never_taken: oneshot::Receiver<bool>,
+    remains: oneshot::Receiver<Switched>,
+}
+
+/// What is left of a connection on which HTTP has ended. Its place is taken until this is dropped.
+#[derive(Debug)]
+pub(in crate::proxy) struct Switched {
+    pub(in crate::proxy) socket: Socket,
+    /// What was read of the other protocol already.
+    pub(in crate::proxy) first: Bytes,
+    _place: Place,
+}
+
+/// A connection whose upstream has agreed to switch.
+#[derive(Debug)]
+pub(in crate::proxy) struct Switching(Connection);
+
+impl Switching {
+    /// The connection without HTTP; `None` if it broke in that moment.
+    pub(in crate::proxy) async fn switched(mut self) -> Option<Switched> {
+        (&mut self.0.remains).await.ok()
+    }
 }
 
 impl Connection {
@@ -48,10 +69,10 @@ impl Connection {
             .await
             .map_err(|_| ConnectError::Timeout)??;
         let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
-        let (verdict, never_taken) = oneshot::channel();
+        let (left, remains) = oneshot::channel();
         let busy = Rc::new(Cell::new(false));
-        let task = spawn_local(drive(connection, place, Rc::clone(&busy), verdict));
-        Ok(Self { sender, task, busy, never_taken })
+        let task = spawn_local(drive(connection, place, Rc::clone(&busy), left));
+        Ok(Self { sender, task, busy, remains })
     }
 
     /// Whether a request may be sent on it now.
@@ -118,10 +139,18 @@ impl Lease {
         if let Some(request) = failure.take_message() {
             return Err(SendError::Unsent(Box::new(request)));
         }
-        if self.may_be_stale && (&mut self.connection.never_taken).await == Ok(true) {
+        if self.may_be_stale
+            && let Ok(Switched { socket, .. }) = (&mut self.connection.remains).await
+            && socket.was_closed_before(RESET_PATIENCE).await
+        {
             return Err(SendError::NeverTaken);
         }
         Err(SendError::Failed(failure.into_error()))
+    }
+
+    /// The upstream has agreed to another protocol: what is left is no pool's any more.
+    pub(in crate::proxy) fn into_switching(self) -> Switching {
+        Switching(self.connection)
     }
 
     /// Gives the connection back, ready for the next request.
@@ -152,18 +181,19 @@ fn tcp(stream: TcpStream) -> Result<Socket, ConnectError> {
     Ok(Socket::Tcp(stream))
 }
 
-/// Drives a connection until its end, then says whether its last request was never taken.
+/// Drives a connection until HTTP ends on it, then hands over what is left.
 async fn drive(
     mut connection: http1::Connection<TokioIo<Socket>, RequestBody>,
     place: Place,
     busy: Rc<Cell<bool>>,
-    verdict: oneshot::Sender<bool>,
+    left: oneshot::Sender<Switched>,
 ) {
     // Errors of the connection reach the request through its own future.
     let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-    drop(place);
-    let socket = connection.into_parts().io.into_inner();
-    let never_taken = busy.get() && socket.was_closed_before(RESET_PATIENCE).await;
-    // Nobody waits for the verdict on an idle connection.
-    let _ = verdict.send(never_taken);
+    if busy.get() {
+        let parts = connection.into_parts();
+        let socket = parts.io.into_inner();
+        // The request may be gone.
+        let _ = left.send(Switched { socket, first: parts.read_buf, _place: place });
+    }
 }
