@@ -7,7 +7,12 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
-use super::{body::ResponseBody, connection::InFlight, drill, upstream::ConnectError};
+use super::{
+    body::ResponseBody,
+    connection::InFlight,
+    drill,
+    upstream::{BrokenOff, ConnectError},
+};
 use crate::{
     measure::{Outcome, ShedReason},
     routing::{Harm, HostProblem, PathProblem},
@@ -31,7 +36,7 @@ pub(super) enum ProxyError {
     #[error("the proxy has no room for another connection to this upstream")]
     Overload,
     #[error("the upstream broke off: {0}")]
-    Upstream(hyper::Error),
+    Upstream(BrokenOff),
     #[error("the upstream broke the protocol: {0}")]
     Protocol(&'static str),
     #[error("the upstream did not answer in time")]
@@ -146,7 +151,14 @@ impl From<ConnectError> for ProxyError {
             | ConnectError::Timeout
             | ConnectError::NoAddress
             | ConnectError::Handshake(_)
-            | ConnectError::NotInForce(_)
+            | ConnectError::Http2(_)
+            | ConnectError::NotHttp1
+            | ConnectError::NotHttp2
+            | ConnectError::NotAgreed
+            | ConnectError::Tls(_)
+            | ConnectError::TlsFiles
+            | ConnectError::NoServerName
+            | ConnectError::Joined(_)
             | ConnectError::Retired
             | ConnectError::NoEndpoint => Self::NoConnection(error),
         }

@@ -10,7 +10,7 @@ use http::{
     uri::PathAndQuery,
 };
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::task::spawn_local;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     observe::Observation,
     target::Target,
     upgrade,
-    upstream::{Chosen, ConnectError, Lease, Lost, SendError, To},
+    upstream::{AnswerBody, Chosen, ConnectError, Lease, Lost, SendError, To},
 };
 use crate::routing::{Arm, Rewrite, Route, Service};
 
@@ -52,7 +52,7 @@ pub(super) struct Way<'a> {
 /// A request exchanged for the head of its answer.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<AnswerBody>,
     pub(super) lease: Lease,
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) deadline: Deadline,
@@ -233,7 +233,12 @@ pub(super) async fn exchange(
             if let Some(observation) = &mut observation {
                 observation.sent_to(chosen.number());
             }
-            match chosen.lease(attempts >= POOLED_ATTEMPTS).await {
+            let leased = if may_switch {
+                chosen.lease_alone().await
+            } else {
+                chosen.lease(attempts >= POOLED_ATTEMPTS).await
+            };
+            match leased {
                 Ok(lease) => Ok((chosen, lease)),
                 Err(error) => Err((Some(chosen), error)),
             }

@@ -4,12 +4,17 @@
 //! else closes it. Nothing here decides whether a request may be sent again; it only says whether
 //! the upstream can have taken it.
 
+mod answer;
 mod balance;
 mod chosen;
 mod connection;
 mod endpoint;
+mod h1;
+mod h2;
 mod member;
 mod roster;
+mod tls;
+mod wire;
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,8 +28,10 @@ use fastrand::Rng;
 use rustix::io::Errno;
 
 pub(super) use self::{
+    answer::AnswerBody,
     chosen::Chosen,
-    connection::{Lease, SendError, Switched, Switching},
+    connection::{BrokenOff, Lease, SendError},
+    h1::{Switched, Switching},
     roster::{Health, Roster, Rosters, Site},
 };
 use self::{
@@ -55,8 +62,22 @@ pub(super) enum ConnectError {
     NoAddress,
     #[error("the handshake with the upstream failed: {0}")]
     Handshake(#[from] hyper::Error),
-    #[error("{0} towards upstreams is not in force in this version")]
-    NotInForce(&'static str),
+    #[error("the handshake with the upstream failed: {0}")]
+    Http2(::h2::Error),
+    #[error("the upstream does not speak HTTP/2")]
+    NotHttp2,
+    #[error("the upstream speaks HTTP/2 alone, in which no other protocol can be switched to")]
+    NotHttp1,
+    #[error("the upstream did not agree on HTTP/2")]
+    NotAgreed,
+    #[error("the TLS handshake with the upstream failed: {0}")]
+    Tls(io::Error),
+    #[error("the files for TLS to the upstream are of no use")]
+    TlsFiles,
+    #[error("there is no name to verify the upstream by")]
+    NoServerName,
+    #[error("{0}")]
+    Joined(Rc<ConnectError>),
     #[error("too many requests wait for a connection to this upstream")]
     Overloaded,
     #[error("the upstream has no endpoints")]
@@ -68,7 +89,7 @@ pub(super) enum ConnectError {
 impl ConnectError {
     /// Whether the proxy itself lacks descriptors, ports or memory.
     pub(super) fn is_own(&self) -> bool {
-        let Self::Io(error) = self else { return false };
+        let Self::Io(error) = self.cause() else { return false };
         [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]
             .iter()
             .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
@@ -76,15 +97,28 @@ impl ConnectError {
 
     /// Whether it says that the endpoint cannot be reached.
     fn is_the_endpoints(&self) -> bool {
-        match self {
+        match self.cause() {
             Self::Io(_) => !self.is_own(),
-            Self::Timeout | Self::Handshake(_) => true,
+            Self::Timeout
+            | Self::Handshake(_)
+            | Self::Http2(_)
+            | Self::NotHttp2
+            | Self::NotAgreed
+            | Self::Tls(_) => true,
             Self::NoAddress
-            | Self::NotInForce(_)
+            | Self::NotHttp1
+            | Self::TlsFiles
+            | Self::NoServerName
+            | Self::Joined(_)
             | Self::Overloaded
             | Self::NoEndpoint
             | Self::Retired => false,
         }
+    }
+
+    /// The error that others wait for, too.
+    fn cause(&self) -> &Self {
+        if let Self::Joined(joined) = self { joined } else { self }
     }
 }
 

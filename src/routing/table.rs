@@ -308,6 +308,31 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Time for a connection to be made.
     pub connect_timeout: Duration,
+    /// Connections that speak HTTP/2.
+    pub h2: Http2,
+}
+
+/// HTTP/2 towards an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// Most requests that share a connection before another one is opened.
+    pub streams: u32,
+    /// After this long without a sign of life from an upstream that requests wait for, it is
+    /// pinged.
+    pub ping_interval: Duration,
+    /// After this long without an answer to a ping its connection is given up.
+    pub ping_timeout: Duration,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            // What most servers allow.
+            streams: 100,
+            ping_interval: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 impl Upstream {
@@ -328,6 +353,7 @@ impl Upstream {
             // Below the keep-alive of common servers (5 s), so that few connections go stale.
             idle_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(3),
+            h2: Http2::default(),
         }
     }
 

@@ -18,12 +18,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("judge", &[]),
     ("shutdown", &[]),
     ("plot", &[]),
+    ("tls", &[]),
     ("routing", &["measure"]),
-    ("proxy", &["routing", "measure", "shutdown"]),
+    ("proxy", &["routing", "measure", "tls", "shutdown"]),
     ("rollout", &["routing", "measure", "judge", "plot", "shutdown"]),
     ("admin", &["rollout", "routing", "measure", "shutdown"]),
     ("lab", &["judge", "rollout", "measure", "routing", "plot"]),
-    ("config", &["routing", "proxy", "rollout", "admin", "lab"]),
+    ("config", &["routing", "proxy", "rollout", "admin", "lab", "tls"]),
     (
         "app",
         &[

@@ -36,6 +36,11 @@ impl Chosen {
         self.endpoint.lease(fresh).await
     }
 
+    /// A connection that no other request shares.
+    pub(in crate::proxy) async fn lease_alone(&self) -> Result<Lease, ConnectError> {
+        self.endpoint.lease_alone().await
+    }
+
     /// The first byte of the answer came.
     pub(in crate::proxy) fn answered(&mut self) {
         self.stop_waiting();
