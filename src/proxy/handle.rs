@@ -20,6 +20,7 @@ use super::{
     settings::ListenerSettings,
     target::Target,
     upgrade,
+    upstream::To,
     worker::{View, Worker},
 };
 use crate::routing::{
@@ -82,6 +83,8 @@ struct Underway {
     observation: Observation,
     /// What the baseline would get if the arm failed.
     replay: Option<Box<forward::Copy>>,
+    /// What another endpoint of the arm would get if the first one broke off.
+    retry: Option<Box<forward::Copy>>,
 }
 
 /// Answers one request. All that needs no waiting is done before the future is made, which keeps
@@ -159,7 +162,8 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
         }
     };
     let request = Request::from_parts(parts, body);
-    Ok(Underway { routed, request, upload, observation, replay })
+    let retry = retry(&routed, &request);
+    Ok(Underway { routed, request, upload, observation, replay, retry })
 }
 
 /// The same URL with https.
@@ -183,10 +187,23 @@ fn rescuer<'a>(routed: &'a Routed, parts: &Parts) -> Option<&'a Arm> {
         return None;
     }
     if let Some(rescuer) = routed.view.rescuer(routed.route().service) {
-        rescuer.request();
+        rescuer.repeats.request();
     }
     let may_be = routed.assignment.arm != BASELINE && parts.method.is_idempotent();
     may_be.then(|| &routed.service().arms[usize::from(BASELINE.0)])
+}
+
+/// What another endpoint of the arm gets if the first one breaks off.
+fn retry(routed: &Routed, request: &Request<RequestBody>) -> Option<Box<forward::Copy>> {
+    let may_be = routed.route().retries > 0 && request.method().is_idempotent();
+    if !may_be || routed.is_probe {
+        return None;
+    }
+    let arm = &routed.service().arms[usize::from(routed.assignment.arm.0)];
+    let pool = routed.view.pool(arm.upstream);
+    pool.repeats.request();
+    // Of one endpoint there is no other.
+    if pool.is_single() { None } else { forward::Copy::of(request).map(Box::new) }
 }
 
 /// Makes a request for the baseline the probe of an arm, if one waits for it. It is no evidence.
@@ -207,16 +224,18 @@ async fn exchange(
     underway: Underway,
     in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, (ProxyError, InFlight)> {
-    let Underway { routed, request, upload, mut observation, replay } = underway;
+    let Underway { routed, request, upload, mut observation, replay, retry } = underway;
     let route = routed.route();
     let arm = &routed.service().arms[usize::from(routed.assignment.arm.0)];
     let limit = if routed.is_probe { probe::patience(route) } else { route.timeout };
     let deadline = client.worker.deadlines.after(observation.arrived(), limit);
     let pool = routed.view.pool(arm.upstream);
     let bodyless = upload.is_none();
-    let attempt = forward::exchange(pool, request, upload, deadline, Some(&mut observation)).await;
-    if replay.is_some() || routed.harm.is_some() {
-        let second = SecondLook { routed, attempt, observation, replay, bodyless };
+    let attempt =
+        forward::exchange(To::any(pool), request, upload, deadline, Some(&mut observation)).await;
+    if replay.is_some() || retry.is_some() || routed.harm.is_some() {
+        let (arrived, observation) = (observation.arrived(), Some(observation));
+        let second = SecondLook { routed, attempt, arrived, observation, retry, replay, bodyless };
         // Few requests come here: the others should not carry its state.
         return Box::pin(second.take(client, in_flight)).await;
     }
@@ -301,8 +320,9 @@ pub(super) fn answer(
     let (route, service) = (routed.route(), routed.service());
     let (mut parts, body) = exchange.response.into_parts();
     let grpc = GrpcFailures::of(&route.failed_when, &parts.headers);
+    let failed = has_failed(route, parts.status, &parts.headers);
+    exchange.chosen.judged(failed);
     if let Some(observation) = &mut observation {
-        let failed = has_failed(route, parts.status, &parts.headers);
         observation.head(failed);
         if !failed && parts.status.is_client_error() {
             observation.refuse();
@@ -321,6 +341,7 @@ pub(super) fn answer(
         body,
         observation,
         lease: Some(exchange.lease),
+        chosen: Some(exchange.chosen),
         upload: exchange.upload,
         failed_when: grpc,
         total: (route.judged == Judged::Total).then_some(exchange.deadline),

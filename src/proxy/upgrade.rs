@@ -62,6 +62,7 @@ pub(super) fn switch(
     let agreed = parts.headers.remove(header::UPGRADE);
     let agreed = agreed.filter(|protocol| upgrades.allow(protocol.as_bytes()));
     let switching = agreed.zip(exchange.lease.into_switching());
+    exchange.chosen.judged(switching.is_none());
     if let Some(observation) = &mut observation {
         observation.head(switching.is_none());
     }
@@ -83,6 +84,7 @@ pub(super) fn switch(
         observation,
         pulse: Pulse::new(client.worker.clock, upgrades.idle_timeout),
         in_flight: client.state.request(),
+        chosen: exchange.chosen,
     });
     let body = ResponseBody::Local { body: Full::default(), _in_flight: in_flight };
     Response::from_parts(parts, body)

@@ -149,11 +149,13 @@ rollouts:
         |status: u16| route.failed_when.status(http::StatusCode::from_u16(status).unwrap());
     assert!(failed(500) && failed(429) && !failed(404));
 
-    for part in ["countries by address", "JSON Web Tokens", "health checks"] {
+    for part in ["countries by address", "JSON Web Tokens"] {
         let begin = format!("not yet in force: {part}");
         assert!(compiled.advice.iter().any(|advice| advice.starts_with(&begin)), "{part}");
     }
-    assert_eq!(compiled.later.health_checks[0].1.timeout, Duration::from_secs(1));
+    let health = compiled.routes.upstreams()[0].health.clone().unwrap();
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(5), Duration::from_secs(1)));
+    assert_eq!((health.healthy, health.unhealthy), (2, 3));
 }
 
 #[test]
