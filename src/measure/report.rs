@@ -197,11 +197,13 @@ pub enum ShedReason {
     Draining,
     /// The TLS handshake failed or took too long.
     Handshake,
+    /// The connection did not begin with a PROXY header, or came from where none is believed.
+    ProxyProtocol,
 }
 
 impl ShedReason {
     /// All reasons, in the order of [`ShedReason::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NoRoute,
         Self::BadRequest,
         Self::Method,
@@ -211,6 +213,7 @@ impl ShedReason {
         Self::Overload,
         Self::Draining,
         Self::Handshake,
+        Self::ProxyProtocol,
     ];
 
     /// Where this reason stands in [`WorkerReport::shed`].
@@ -232,6 +235,7 @@ impl ShedReason {
             Self::Overload => "overload",
             Self::Draining => "draining",
             Self::Handshake => "handshake",
+            Self::ProxyProtocol => "proxy_protocol",
         }
     }
 }

@@ -45,6 +45,8 @@ pub(super) enum ProxyError {
     Client,
     #[error("a drill: {0:?}")]
     Drill(Harm),
+    #[error("only https is served")]
+    Redirect(HeaderValue),
 }
 
 /// What follows from an error.
@@ -78,6 +80,7 @@ impl ProxyError {
             Self::Drill(Harm::Latency(_) | Harm::Hang) => {
                 (StatusCode::GATEWAY_TIMEOUT, None, Outcome::Hung)
             }
+            Self::Redirect(_) => (StatusCode::PERMANENT_REDIRECT, None, Outcome::Local),
         };
         Consequence { status, shed, outcome }
     }
@@ -112,6 +115,7 @@ impl ProxyError {
             Self::Timeout => "the upstream did not answer in time",
             Self::Client => "the request broke off",
             Self::Drill(_) => "this failure is a drill",
+            Self::Redirect(_) => "only https is served",
         };
         text.into()
     }
@@ -128,6 +132,9 @@ impl ProxyError {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         if let Self::Drill(harm) = self {
             drill::mark(headers, *harm);
+        }
+        if let Self::Redirect(location) = self {
+            headers.insert(header::LOCATION, location.clone());
         }
         if matches!(self, Self::Connect) {
             headers.insert(

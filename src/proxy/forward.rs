@@ -92,11 +92,14 @@ pub(super) fn prepare(
     let forwarding = Forwarding {
         peer: &client.peer_text,
         trusted: client.peer_trusted,
-        proto: "http",
+        proto: if client.settings.tls.is_some() { "https" } else { "http" },
         host: &target.authority,
         via: if parts.version == Version::HTTP_2 { "2 haldane" } else { "1.1 haldane" },
+        standard: client.settings.forwarded.then_some(client.peer),
     };
     headers::set_forwarded(fields, &forwarding);
+    // Once more, should the client have named it as one that ends at this hop.
+    client.identify(fields);
     if parts.version == Version::HTTP_2 {
         headers::join_cookies(fields);
     }

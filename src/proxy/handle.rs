@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
@@ -39,6 +39,18 @@ pub(super) struct Client {
     /// The peer's address as it is written into X-Forwarded-For.
     pub(super) peer_text: HeaderValue,
     pub(super) peer_trusted: bool,
+    /// What the client is called by its certificate.
+    pub(super) identity: Option<HeaderValue>,
+}
+
+impl Client {
+    /// Says in the field that is meant for it who the client is by its certificate.
+    pub(super) fn identify(&self, headers: &mut HeaderMap) {
+        let field = self.settings.tls.as_ref().and_then(|tls| tls.client_header.as_ref());
+        if let Some((field, identity)) = field.zip(self.identity.as_ref()) {
+            headers.insert(field, identity.clone());
+        }
+    }
 }
 
 /// The route, the cohort and the arm of a request.
@@ -86,7 +98,7 @@ pub(super) fn handle(
     async move {
         let (error, in_flight) = match begun {
             Ok(underway) => match exchange(&client, underway, in_flight).await {
-                Ok(response) => return response,
+                Ok(response) => return secured(&client, response),
                 Err(ended) => ended,
             },
             Err(error) => (error, in_flight),
@@ -95,8 +107,17 @@ pub(super) fn handle(
             client.worker.shed(reason);
         }
         tracing::debug!(%error, status = error.status().as_u16(), "answered by the proxy");
-        error.answer(in_flight)
+        secured(&client, error.answer(in_flight))
     }
+}
+
+/// Tells browsers to stay with TLS, where the listener is to; the upstream's own word goes first.
+fn secured(client: &Client, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    if let Some(hsts) = client.settings.tls.as_ref().and_then(|tls| tls.hsts.as_ref()) {
+        let field = response.headers_mut().entry(header::STRICT_TRANSPORT_SECURITY);
+        field.or_insert_with(|| hsts.clone());
+    }
+    response
 }
 
 /// From the head to a request that may be sent: target, route, cohort, arm, header rules.
@@ -104,6 +125,13 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
     let arrived = client.worker.clock.now();
     let (mut parts, body) = request.into_parts();
     let target = Target::read(&parts, &client.settings.limits)?;
+    if let Some(port) = client.settings.redirect_https {
+        return Err(redirect(port, &target, &parts.uri));
+    }
+    if !client.settings.reserved_fields.is_empty() {
+        headers::take_away(&mut parts.headers, &client.settings.reserved_fields);
+        client.identify(&mut parts.headers);
+    }
     let mut routed = route(client, &parts, &target)?;
     if client.worker.probes.wanted()
         && !upgrade::is_set(&parts.headers)
@@ -136,6 +164,21 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
     let request = Request::from_parts(parts, body);
     let retry = retry(&routed, &request);
     Ok(Underway { routed, request, upload, observation, replay, retry })
+}
+
+/// The same URL with https.
+fn redirect(port: u16, target: &Target, uri: &Uri) -> ProxyError {
+    const USUAL: u16 = 443;
+    let host = target.host_name();
+    let port = if port == USUAL { String::new() } else { format!(":{port}") };
+    let path = match uri.path_and_query() {
+        Some(path) if path.as_str() != "*" => path.as_str(),
+        Some(_) | None => "/",
+    };
+    match HeaderValue::from_str(&format!("https://{host}{port}{path}")) {
+        Ok(location) => ProxyError::Redirect(location),
+        Err(_) => ProxyError::BadRequest("the target is malformed"),
+    }
 }
 
 /// The arm that gets the request if its own fails.
@@ -216,10 +259,10 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
         path: target.path(&parts.uri),
         query: parts.uri.query(),
         headers: &parts.headers,
-        client_ip: if client.peer_trusted {
-            headers::client_ip(client.peer, trusted, &parts.headers)
-        } else {
-            client.peer
+        client_ip: match (client.peer_trusted, client.settings.forwarded) {
+            (false, _) => client.peer,
+            (true, false) => headers::client_ip(client.peer, trusted, &parts.headers),
+            (true, true) => headers::client_ip_by_standard(client.peer, trusted, &parts.headers),
         },
     };
     let route = table.routes.route(&head).ok_or(ProxyError::NoRoute)?;

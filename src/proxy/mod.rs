@@ -3,20 +3,24 @@
 //! Workers read the table and write events; nothing here knows the control plane.
 
 mod accept;
+mod arrive;
 mod body;
 mod check;
 mod clock;
+mod close;
 mod connection;
 mod deadline;
 mod drill;
 mod error;
 mod forward;
+mod forwarded;
 mod handle;
 mod headers;
 mod listen;
 mod lookout;
 mod observe;
 mod probe;
+mod proxy_protocol;
 mod rescue;
 mod resolver;
 mod second;

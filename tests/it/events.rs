@@ -166,15 +166,8 @@ async fn run() -> Run {
     let started = Instant::now();
     let (sender, batches) = crossbeam_channel::unbounded();
     let (_spare, empties) = crossbeam_channel::bounded(0);
-    let settings = haldane::proxy::ListenerSettings {
-        name: "edge".into(),
-        address: haldane::proxy::Listen::Tcp(([127, 0, 0, 1], 0).into()),
-        tls: None,
-        trusted_proxies: Vec::new(),
-        proxy_protocol: false,
-        redirect_https: false,
-        limits: haldane::proxy::Limits::default(),
-    };
+    let address = haldane::proxy::Listen::Tcp(([127, 0, 0, 1], 0).into());
+    let settings = haldane::proxy::ListenerSettings::plain("edge", address);
     let listener = Listener::bind(&Arc::new(settings)).unwrap();
     let addr = listener.local_addr().unwrap();
     let (trigger, watcher) = shutdown::channel();

@@ -7,7 +7,7 @@ use crossbeam_channel::Receiver;
 use haldane::{
     config,
     measure::{Batch, Epoch, Event, Outcome, RecorderId, WorkerReport},
-    proxy::{Inputs, Limits, Link, Listen, Listener, ListenerSettings, Proxy, Resolver},
+    proxy::{Inputs, Link, Listen, Listener, ListenerSettings, Proxy, Resolver},
     routing::{Asks, Dials, LiveTable, RecorderGrid, RouteTable, ServiceDial},
     shutdown,
 };
@@ -50,15 +50,8 @@ impl Plane {
         let live = Arc::new(ArcSwap::from_pointee(table));
         let (sender, batches) = crossbeam_channel::unbounded();
         let (_spare, empties) = crossbeam_channel::bounded(0);
-        let settings = ListenerSettings {
-            name: "edge".into(),
-            address: Listen::Tcp(([127, 0, 0, 1], 0).into()),
-            tls: None,
-            trusted_proxies: Vec::new(),
-            proxy_protocol: false,
-            redirect_https: false,
-            limits: Limits::default(),
-        };
+        let address = Listen::Tcp(([127, 0, 0, 1], 0).into());
+        let settings = ListenerSettings::plain("edge", address);
         let listener = Listener::bind(&Arc::new(settings)).unwrap();
         let addr = listener.local_addr().unwrap();
         let (trigger, watcher) = shutdown::channel();

@@ -2,6 +2,7 @@
 //! every problem where it stands, and goes on with a stand-in, so that one run finds them all.
 
 mod advice;
+mod listener_tls;
 mod listeners;
 mod matching;
 mod names;

@@ -14,7 +14,7 @@ mod upstream;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use listener::{Limits, Listener, ListenerTls};
+pub(super) use listener::{Certificate, ClientAuth, Limits, Listener, ListenerTls};
 pub(super) use matching::{Cohort, Device, KeySource, Match, Share, Tested};
 pub(super) use plan::{Fallback, Judge, Rollout, Stage, StageOrWeight};
 pub(super) use route::{
