@@ -14,7 +14,8 @@ use haldane::{
     measure::{EndpointState, Kind, Outcome, RescueResult},
     proxy::Resolver,
 };
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -23,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    h2::h2_upstream,
     harness::{Call, Connection, Haldane, Upstream, eventually, full, nobody},
     plane::Plane,
 };
@@ -626,6 +628,44 @@ async fn where_no_endpoint_is_well_all_are_used() {
     })
     .await;
     assert_eq!(Call::get("/").to(haldane.addr).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_grpc_service_that_does_not_serve_gets_nothing() {
+    let serving = Arc::new(AtomicBool::new(true));
+    let pod = |status: Arc<AtomicBool>, text: &'static str| {
+        h2_upstream(100, move |request| {
+            let serves = status.load(Ordering::SeqCst);
+            async move {
+                if request.uri().path() != "/grpc.health.v1.Health/Check" {
+                    return Response::new(full(text));
+                }
+                assert_eq!(request.headers()["content-type"], "application/grpc");
+                let asked = request.into_body().collect().await.unwrap().to_bytes();
+                assert_eq!(&asked[..], b"\0\0\0\0\x06\x0a\x04shop");
+                let answer: &[u8] =
+                    if serves { b"\0\0\0\0\x02\x08\x01" } else { b"\0\0\0\0\x02\x08\x02" };
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", "0".parse().unwrap());
+                let trailers = std::future::ready(Some(Ok(trailers)));
+                let mut response = Response::new(full(answer).with_trailers(trailers).boxed());
+                let kind = "application/grpc".parse().unwrap();
+                response.headers_mut().insert("content-type", kind);
+                response
+            }
+        })
+    };
+    let moody = pod(Arc::clone(&serving), "moody").await;
+    let good = pod(Arc::new(AtomicBool::new(true)), "good").await;
+    let settings = "protocol: h2, health_check: { grpc: shop, interval: 50ms, unhealthy: 1 }";
+    let yaml = shop(&addresses(&[&moody, &good]), settings, "");
+    let mut plane = Plane::start(&yaml, 0, 1);
+    stand(&mut plane, EndpointState::Ready, 2).await;
+    serving.store(false, Ordering::SeqCst);
+    stand(&mut plane, EndpointState::Unhealthy, 1).await;
+    for _ in 0..20 {
+        assert_eq!(Call::get("/").to(plane.addr).await.text(), "good");
+    }
 }
 
 #[tokio::test]

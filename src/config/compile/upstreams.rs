@@ -154,6 +154,14 @@ fn compile_one(
         };
     }
     upstream.health = compile_health_check(&written.health_check, compiling);
+    let grpc = |health: &HealthCheck| matches!(health.ask, HealthQuestion::Grpc(_));
+    let in_the_clear = upstream.protocol == Protocol::Auto && upstream.tls.is_none();
+    if upstream.health.as_ref().is_some_and(grpc)
+        && (in_the_clear || upstream.protocol == Protocol::Http1)
+    {
+        let spot = written.health_check.spot();
+        compiling.problem_with_help(spot, "gRPC needs HTTP/2", "write `protocol: h2`");
+    }
     compile_balancing(written, &mut upstream.balancing, compiling);
     upstream
 }
