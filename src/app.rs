@@ -119,6 +119,7 @@ pub fn start(compiled: Compiled, options: Options) -> anyhow::Result<Running> {
             })
             .collect(),
         shutdown: watcher.clone(),
+        resolver: proxy::Resolver::system(),
     };
     let proxy = Arc::new(Proxy::start(listeners, inputs).context("cannot start the workers")?);
     let (ready, ready_watch) = watch::channel(false);
@@ -185,7 +186,7 @@ impl Running {
         self.ready.send_replace(false);
         self.trigger.begin(*self.drain.borrow());
         // Whoever comes now is refused at once and goes elsewhere.
-        self.proxy.set_listeners(Vec::new());
+        self.proxy.close_listeners();
     }
 
     /// Shuts down and waits for the end: workers first, then what they have seen is counted and
@@ -213,40 +214,22 @@ fn bind_admin(compiled: &Compiled) -> anyhow::Result<TcpListener> {
     admin::bind(address).with_context(|| format!("cannot listen on the admin address {address}"))
 }
 
-/// Binds what is not bound yet; listeners whose address stays keep their socket. A listener that
-/// asks for something that this version does not do is not opened: it would speak in the clear
-/// where TLS is expected.
+/// Binds what is not bound yet; listeners whose address stays keep their socket.
 fn bind_all(wanted: &[ListenerSettings], bound: &[Listener]) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::with_capacity(wanted.len());
+    let mut bound: Vec<&Listener> = bound.iter().collect();
     for settings in wanted {
-        if let Some(missing) = not_in_force(settings) {
-            tracing::error!(listener = %settings.name, "not opened: {missing} is not yet in force");
-            continue;
-        }
         let settings = Arc::new(settings.clone());
-        let kept = bound.iter().find(|it| it.settings.address == settings.address);
+        let same = |it: &&Listener| it.settings.address == settings.address;
+        // Several may have left the choice of a port to the system.
+        let namesake = bound.iter().position(|it| same(it) && it.settings.name == settings.name);
+        let kept = namesake.or_else(|| bound.iter().position(same)).map(|at| bound.remove(at));
         listeners.push(match kept {
-            Some(listener) => listener.with_settings(&settings),
+            Some(listener) => listener.with_settings(&settings)?,
             None => Listener::bind(&settings)?,
         });
     }
-    anyhow::ensure!(
-        !listeners.is_empty() || wanted.is_empty(),
-        "none of the listeners can be opened in this version"
-    );
     Ok(listeners)
-}
-
-fn not_in_force(settings: &ListenerSettings) -> Option<&'static str> {
-    if settings.tls.is_some() {
-        Some("TLS")
-    } else if settings.proxy_protocol {
-        Some("the PROXY protocol")
-    } else if settings.redirect_https {
-        Some("redirecting to https")
-    } else {
-        None
-    }
 }
 
 /// A proxy needs two descriptors for every request in flight: the soft limit is raised to the hard

@@ -1,9 +1,10 @@
 //! Reloading: a configuration read again and put in force as a whole, or not at all.
 //!
 //! Asked for by a change of the file, by SIGHUP, or by the admin API. A thread of its own compiles;
-//! the control thread puts in force.
+//! the control thread puts in force. Certificates that change while the configuration stays are
+//! exchanged one by one: connections live on with those that they began with.
 
-use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::{
     runtime::Builder,
@@ -15,7 +16,7 @@ use super::{Options, bind_all};
 use crate::{
     admin::Reload,
     config::{self, Compiled},
-    proxy::Proxy,
+    proxy::{self, Proxy},
     rollout::{Handle, NewConfig},
     shutdown,
 };
@@ -50,7 +51,9 @@ impl Reloader {
         let watch = path.map(|path| config::Watch::since(path, text)).transpose()?;
         let serve = async move {
             let mut watch = watch;
+            let mut certificates = Certificates::default();
             loop {
+                certificates.watch(&self.current);
                 tokio::select! {
                     biased;
                     _ = shutdown.wait() => return,
@@ -60,6 +63,7 @@ impl Reloader {
                         let _ = request.send(result);
                     }
                     () = changed(&mut watch) => self.reload_quietly("a change of the file").await,
+                    () = changed(&mut certificates.watch) => self.renew(),
                     _ = hung_up(&mut hangup) => self.reload_quietly("SIGHUP").await,
                 }
             }
@@ -88,6 +92,29 @@ impl Reloader {
         result
     }
 
+    /// Shows the certificates that are in the files now. One that is of no use leaves the one before
+    /// in its place.
+    fn renew(&mut self) {
+        let mut renewed = self.current.proxy.listeners.clone();
+        for listener in &mut renewed {
+            for problem in listener.tls.iter_mut().flat_map(proxy::ListenerTls::renew) {
+                let listener = &listener.name;
+                tracing::error!(%listener, %problem, "not exchanged: the one before stays");
+            }
+        }
+        if renewed == self.current.proxy.listeners {
+            return;
+        }
+        match bind_all(&renewed, &self.proxy.listeners()) {
+            Ok(listeners) => {
+                self.proxy.set_listeners(listeners);
+                self.current.proxy.listeners = renewed;
+                tracing::info!("certificates exchanged");
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "not exchanged"),
+        }
+    }
+
     async fn try_reload(&mut self) -> Result<(), Vec<String>> {
         let Some(path) = &self.options.config_path else {
             return Err(vec!["this proxy runs without a configuration file".to_owned()]);
@@ -113,6 +140,34 @@ impl Reloader {
         self.text.send_replace(text.into());
         self.current = compiled;
         Ok(())
+    }
+}
+
+/// The watch over the files of certificates.
+#[derive(Default)]
+struct Certificates {
+    paths: Vec<PathBuf>,
+    watch: Option<config::Watch>,
+}
+
+impl Certificates {
+    /// Watches those of a configuration, unless they are watched already: then a change that was
+    /// seen and could not be used is not told again.
+    fn watch(&mut self, compiled: &Compiled) {
+        let tls = compiled.proxy.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let sources: Vec<_> = tls.flat_map(proxy::ListenerTls::sources).collect();
+        let paths: Vec<_> = sources.iter().map(|source| source.path.clone()).collect();
+        if paths == self.paths {
+            return;
+        }
+        self.watch = if sources.is_empty() {
+            None
+        } else {
+            config::Watch::sources(sources)
+                .inspect_err(|error| tracing::error!(%error, "certificates are not watched"))
+                .ok()
+        };
+        self.paths = paths;
     }
 }
 

@@ -26,8 +26,6 @@ use std::{
     fs::File as Opened,
     io::Read,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
 };
 
 use serde::Deserialize;
@@ -72,8 +70,6 @@ pub struct Later {
     pub geo_database: Option<PathBuf>,
     /// How JSON Web Tokens are verified.
     pub jwt: Option<Jwt>,
-    /// Health checks by the names of their upstreams.
-    pub health_checks: Vec<(Arc<str>, HealthCheck)>,
 }
 
 /// How JSON Web Tokens are verified.
@@ -85,17 +81,6 @@ pub struct Jwt {
     pub issuer: Option<String>,
     /// For whom it must have been issued.
     pub audience: Option<String>,
-}
-
-/// Requests of the proxy's own that tell which endpoints are well.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// The path that is asked for.
-    pub path: Arc<str>,
-    /// How often.
-    pub interval: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
 }
 
 /// Reads and compiles a file. `env` looks up the variables of `${NAME}`.

@@ -1,11 +1,12 @@
-//! Watches the configuration file and says when its content is another one. Reads and judges
-//! nothing: whoever is told loads the file.
+//! Watches files and says when the content of one is another. Reads and judges nothing: whoever is
+//! told loads them.
 //!
-//! The directory is watched, since editors and `mv` put a new file in the place of the old one; and
+//! Directories are watched, since editors and `mv` put a new file in the place of the old one; and
 //! the content is compared every two seconds, since a bind mount or a link to elsewhere may change
 //! without any event in the directory. Events only make the comparison come sooner.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::MAX_BYTES;
+use crate::tls::Source;
 
 /// How often the content is compared without any event.
 const POLL: Duration = Duration::from_secs(2);
@@ -41,7 +43,7 @@ impl Watch {
     /// When no thread can be started. Where the system cannot watch directories, the content is
     /// still compared.
     pub fn start(path: &Path) -> io::Result<Self> {
-        Self::spawn(path, Seen::of(path))
+        Self::spawn(vec![Watched::new(path, Seen::of(path))])
     }
 
     /// Watches the file for content other than `text`, which was read from it before: what changed
@@ -50,15 +52,24 @@ impl Watch {
     /// # Errors
     /// As [`Watch::start`].
     pub fn since(path: &Path, text: &str) -> io::Result<Self> {
-        Self::spawn(path, Seen::Content(Sha256::digest(text).into()))
+        Self::spawn(vec![Watched::new(path, Seen::Content(Sha256::digest(text).into()))])
     }
 
-    fn spawn(path: &Path, seen: Seen) -> io::Result<Self> {
+    /// Watches files for content other than what they held when they were read.
+    ///
+    /// # Errors
+    /// As [`Watch::start`].
+    pub fn sources<'s>(sources: impl IntoIterator<Item = &'s Source>) -> io::Result<Self> {
+        let watched = |source: &Source| Watched::new(&source.path, Seen::Content(source.digest));
+        Self::spawn(sources.into_iter().map(watched).collect())
+    }
+
+    fn spawn(files: Vec<Watched>) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
         let (changed, changes) = mpsc::channel(1);
         let (wake, woken) = bounded(1);
-        let watcher = watch_directory(path, wake);
-        let watching = Watching { path: path.to_owned(), seen, changed };
+        let watcher = watch_directories(&files, wake);
+        let watching = Watching { files, changed };
         thread::Builder::new().name("config-watch".to_owned()).spawn(move || {
             // Events end with the watcher, which lives as long as the loop.
             let _watcher = watcher;
@@ -74,11 +85,7 @@ impl Watch {
     }
 }
 
-fn watch_directory(path: &Path, wake: Sender<()>) -> Option<RecommendedWatcher> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        Some(_) | None => Path::new("."),
-    };
+fn watch_directories(files: &[Watched], wake: Sender<()>) -> Option<RecommendedWatcher> {
     let on_event = move |event: notify::Result<Event>| {
         // Reading the file makes events too; answering those would never end.
         let ours = |event: &Event| match event.kind {
@@ -95,22 +102,55 @@ fn watch_directory(path: &Path, wake: Sender<()>) -> Option<RecommendedWatcher> 
             let _ = wake.try_send(());
         }
     };
-    let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
-        watcher.watch(directory, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    watcher
-        .inspect_err(|error| {
-            tracing::warn!(%error, directory = %directory.display(), "directory cannot be watched; \
-                the configuration is compared every {POLL:?} instead");
-        })
-        .ok()
+    let instead = |error: &notify::Error| {
+        tracing::warn!(%error, "cannot be watched; content is compared every {POLL:?} instead");
+    };
+    let mut watcher = notify::recommended_watcher(on_event).inspect_err(instead).ok()?;
+    let directories: BTreeSet<&Path> = files.iter().map(|file| directory(&file.path)).collect();
+    for directory in directories {
+        // The error names the directory.
+        let _ = watcher.watch(directory, RecursiveMode::NonRecursive).inspect_err(instead);
+    }
+    Some(watcher)
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    }
 }
 
 struct Watching {
+    files: Vec<Watched>,
+    changed: mpsc::Sender<()>,
+}
+
+/// One file.
+struct Watched {
     path: PathBuf,
     seen: Seen,
-    changed: mpsc::Sender<()>,
+    /// Whether nothing was there at the last look.
+    gone: bool,
+}
+
+impl Watched {
+    fn new(path: &Path, seen: Seen) -> Self {
+        Self { path: path.to_owned(), seen, gone: false }
+    }
+
+    /// Looks again. Whether what is there is something else.
+    fn has_changed(&mut self) -> bool {
+        let now = Seen::of(&self.path);
+        // Between the two steps of a replacement there is no file; one that stays away is told.
+        let just_gone = now == Seen::Nothing && !self.gone;
+        self.gone = now == Seen::Nothing;
+        if now == self.seen || just_gone {
+            return false;
+        }
+        self.seen = now;
+        true
+    }
 }
 
 /// What was found at the path.
@@ -137,7 +177,6 @@ impl Seen {
 
 impl Watching {
     fn run(mut self, stopped: &Receiver<()>, woken: &Receiver<()>) {
-        let mut gone_before = false;
         loop {
             let woke = select! {
                 recv(stopped) -> _ => return,
@@ -149,14 +188,10 @@ impl Watching {
                 return;
             }
             settle(woken);
-            let now = Seen::of(&self.path);
-            // Between the two steps of a replacement there is no file; one that stays away is told.
-            let just_gone = now == Seen::Nothing && !gone_before;
-            gone_before = now == Seen::Nothing;
-            if now == self.seen || just_gone {
+            let changes = self.files.iter_mut().filter_map(|it| it.has_changed().then_some(()));
+            if changes.count() == 0 {
                 continue;
             }
-            self.seen = now;
             // Full: a change that nobody has taken yet says the same.
             if let Err(mpsc::error::TrySendError::Closed(())) = self.changed.try_send(()) {
                 return;
@@ -185,23 +220,23 @@ mod tests {
     /// Longer than any change takes to be seen on a busy machine.
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    struct Watched {
+    struct Scene {
         directory: TempDir,
         watch: Watch,
     }
 
-    impl Watched {
+    impl Scene {
         fn file(&self) -> PathBuf {
             self.directory.path().join("haldane.yaml")
         }
     }
 
-    fn watched() -> Watched {
+    fn watched() -> Scene {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("haldane.yaml");
         fs::write(&path, "version: 1").unwrap();
         let watch = Watch::start(&path).unwrap();
-        Watched { directory, watch }
+        Scene { directory, watch }
     }
 
     #[track_caller]
@@ -280,6 +315,22 @@ mod tests {
     }
 
     #[test]
+    fn each_of_several_files_is_seen() {
+        let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let paths = [here.path().join("a"), here.path().join("b"), there.path().join("c")];
+        for path in &paths {
+            fs::write(path, "before").unwrap();
+        }
+        let digest = Sha256::digest("before").into();
+        let sources = paths.clone().map(|path| Source { path, digest });
+        let mut watch = Watch::sources(&sources).unwrap();
+        for path in &paths {
+            fs::write(path, "after").unwrap();
+            expect_change(&mut watch);
+        }
+    }
+
+    #[test]
     fn the_same_content_written_again_is_no_change() {
         let mut watched = watched();
         // Moved into place: no moment shows an empty file.
@@ -302,7 +353,7 @@ mod tests {
         let (stop, stopped) = bounded(0);
         let (_wake, woken) = bounded(1);
         let (changed, _changes) = mpsc::channel(1);
-        let watching = Watching { seen: Seen::of(&path), path, changed };
+        let watching = Watching { files: vec![Watched::new(&path, Seen::of(&path))], changed };
         let thread = thread::spawn(move || watching.run(&stopped, &woken));
         drop(stop);
         thread.join().unwrap();

@@ -1,7 +1,7 @@
 //! Accepting: from a listening socket to a served connection.
 //!
-//! HTTP/1 and HTTP/2 by prior knowledge share a port: the first bytes tell them apart. A worker that
-//! has clearly more connections than the others leaves accepting to them for a moment.
+//! What a client says before its first request is `arrive`'s. A worker that has clearly more
+//! connections than the others leaves accepting to them for a moment.
 
 use std::{
     cell::RefCell,
@@ -19,20 +19,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderValue;
 use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    task::spawn_local,
-    time::{sleep, timeout},
-};
+use tokio::{task::spawn_local, time::sleep};
 
 use super::{
+    arrive::{Arrived, arrive},
+    close::close,
     connection::{ConnectionState, Signal},
     handle::{Client, handle},
     headers,
@@ -44,26 +42,11 @@ use super::{
 };
 use crate::{measure::ShedReason, shutdown};
 
-/// How a client opens HTTP/2 by prior knowledge (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Read at once from a new connection: most heads fit.
-const FIRST_READ: usize = 2048;
-
 /// How long accepting rests when the process has no file descriptors left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
 /// How long a worker with many connections leaves accepting to the others.
 const POLITE: Duration = Duration::from_millis(1);
-
-/// How much of what a client still sends is read after the last answer, and for how long, so that
-/// the answer is not lost to a reset.
-const LINGER_BYTES: usize = 1 << 20;
-const LINGER: Duration = Duration::from_secs(2);
-
-const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
-    content-type: text/plain; charset=utf-8\r\ncontent-length: 40\r\nconnection: close\r\n\r\n\
-    haldane: the request head came too late\n";
 
 /// The codec's own limit of header fields.
 const DEFAULT_FIELDS: usize = 100;
@@ -176,27 +159,29 @@ async fn pause(worker: &Worker, listener: &Listener, error: &io::Error) {
 async fn serve(
     worker: Rc<Worker>,
     listener: Listener,
-    mut socket: Socket,
+    socket: Socket,
     peer: IpAddr,
     place: ListenerPlace,
 ) {
-    let settings = Arc::clone(&listener.settings);
-    // Held for as long as the connection lives, it would keep the socket listening.
-    drop(listener);
     let state = ConnectionState::new(worker.clock);
-    let watched = worker.connections.watch(&state, &settings.limits);
-    let Some((first, h2)) = sniff(&worker, &mut socket, &state).await else {
+    let watched = worker.connections.watch(&state, &listener.settings.limits);
+    let arrived = arrive(&worker, &listener, socket, peer, &state).await;
+    let Some(Arrived { socket, first, h2, peer, identity }) = arrived else {
         return;
     };
     let Ok(peer_text) = HeaderValue::from_str(&peer.to_string()) else {
         return;
     };
+    let settings = Arc::clone(&listener.settings);
+    // Held for as long as the connection lives, it would keep the socket listening.
+    drop(listener);
     let client = Rc::new(Client {
         worker: Rc::clone(&worker),
         state: Rc::clone(&state),
         peer,
         peer_text,
         peer_trusted: headers::is_trusted(peer, &settings.trusted_proxies),
+        identity,
         settings,
     });
     let socket = Rc::new(RefCell::new(socket));
@@ -215,40 +200,6 @@ async fn serve(
         }
     }
     drop((watched, place));
-}
-
-/// Reads until the first bytes tell HTTP/1 from HTTP/2; none if the client goes or takes too long.
-async fn sniff(
-    worker: &Worker,
-    socket: &mut Socket,
-    state: &ConnectionState,
-) -> Option<(Bytes, bool)> {
-    let mut first = BytesMut::with_capacity(FIRST_READ);
-    loop {
-        let read = {
-            let mut read = pin!(socket.read_buf(&mut first));
-            poll_fn(|cx| match read.as_mut().poll(cx) {
-                Poll::Ready(read) => Poll::Ready(Some(read)),
-                Poll::Pending => state.poll_signal(cx).map(|_| None),
-            })
-            .await
-        };
-        match read {
-            Some(Ok(1..)) => {}
-            Some(Ok(0) | Err(_)) => return None,
-            None => {
-                worker.shed(ShedReason::HeaderTimeout);
-                return None;
-            }
-        }
-        let length = first.len().min(PREFACE.len());
-        if first[..length] != PREFACE[..length] {
-            return Some((first.freeze(), false));
-        }
-        if length == PREFACE.len() {
-            return Some((first.freeze(), true));
-        }
-    }
 }
 
 /// How HTTP ended on a connection.
@@ -312,31 +263,6 @@ fn note(client: &Client, error: &hyper::Error) {
         client.worker.shed(ShedReason::BadRequest);
     }
     tracing::debug!(peer = %client.peer, %error, "connection ended");
-}
-
-/// Closes our side, and reads for a while what the client still sends: a reset would take from it
-/// the answer that it has not read yet (RFC 9112, section 9.6).
-async fn close(client: &Client, mut socket: Socket, late: bool) {
-    if late {
-        client.worker.shed(ShedReason::HeaderTimeout);
-        // The client may be gone; then nobody misses the answer.
-        let _ = timeout(LINGER, socket.write_all(TOO_LATE)).await;
-    }
-    if socket.shutdown().await.is_err() || client.state.peer_ended() {
-        return;
-    }
-    let drain = async {
-        let mut scratch = vec![0; 16 * 1024];
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            match socket.read(&mut scratch).await {
-                Ok(0) | Err(_) => return,
-                Ok(count) => left = left.saturating_sub(count),
-            }
-        }
-    };
-    // Whoever sends for longer than that is cut off.
-    let _ = timeout(LINGER, drain).await;
 }
 
 /// Spawns the streams of an HTTP/2 connection on its own worker.

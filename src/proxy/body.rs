@@ -22,7 +22,7 @@ use super::{
     deadline::{Deadline, Deadlines},
     grpc,
     observe::Observation,
-    upstream::{AnswerBody, Lease},
+    upstream::{AnswerBody, Chosen, Lease},
 };
 use crate::measure::Outcome;
 
@@ -65,6 +65,8 @@ impl Upload {
 pub(super) enum RequestBody {
     /// There is none.
     Empty,
+    /// The proxy's own.
+    Own(Full<Bytes>),
     /// The client's.
     Client { body: Incoming, upload: Rc<Upload>, stall: Stall },
     /// The client's, of which the beginning goes out once more.
@@ -101,7 +103,7 @@ impl RequestBody {
     /// How far the client's body has come.
     pub(super) fn upload(&self) -> Option<&Rc<Upload>> {
         match self {
-            Self::Empty => None,
+            Self::Empty | Self::Own(_) => None,
             Self::Client { upload, .. } => Some(upload),
             Self::Again { rest, .. } => rest.upload(),
         }
@@ -118,6 +120,10 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (body, upload, stall) = match self.get_mut() {
             Self::Empty => return Poll::Ready(None),
+            Self::Own(body) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                return frame.map(|frame| frame.map(|ok| ok.map_err(|e| match e {})));
+            }
             Self::Client { body, upload, stall } => (body, upload, stall),
             Self::Again { first, rest } => {
                 let Some(frame) = first.next() else {
@@ -156,6 +162,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Own(body) => body.is_end_stream(),
             Self::Client { body, .. } => body.is_end_stream(),
             Self::Again { first, rest } => first.is_empty() && rest.is_end_stream(),
         }
@@ -164,6 +171,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Own(body) => body.size_hint(),
             Self::Client { body, .. } => body.size_hint(),
             Self::Again { first, rest } => {
                 let again: usize = first.data.iter().map(Bytes::len).sum();
@@ -223,6 +231,8 @@ pub(super) struct Download {
     pub(super) body: AnswerBody,
     pub(super) observation: Option<Observation>,
     pub(super) lease: Option<Lease>,
+    /// Counts it at its endpoint.
+    pub(super) chosen: Option<Chosen>,
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) statuses: grpc::Statuses,
     /// The end of the whole answer, for routes that are judged by the last byte.
@@ -294,8 +304,14 @@ impl Download {
 
     /// Judges a gRPC call by the fields that carry its status.
     fn judge(&mut self, fields: &HeaderMap) {
+        let failed = self.statuses.fail(fields);
+        if let Some(chosen) = &self.chosen
+            && self.call.is_some()
+        {
+            chosen.judged(failed);
+        }
         if let Some(observation) = &mut self.observation {
-            if self.statuses.fail(fields) {
+            if failed {
                 observation.fail();
             } else if self.statuses.refuse(fields) {
                 observation.refuse();
@@ -313,6 +329,8 @@ impl Download {
         *over = true;
         let trailers =
             grpc::status(grpc::Code::DeadlineExceeded, "the deadline of the call is over");
+        // The endpoint is not judged by how much time its clients give it.
+        self.chosen = None;
         self.judge(&trailers);
         self.lease = None;
         if let Some(observation) = self.observation.take() {
@@ -326,6 +344,7 @@ impl Download {
     }
 
     pub(super) fn complete(&mut self) {
+        self.chosen = None;
         if let Some(observation) = self.observation.take() {
             observation.complete();
         }
@@ -340,6 +359,7 @@ impl Download {
 
     fn finish(&mut self, outcome: Outcome) {
         self.lease = None;
+        self.chosen = None;
         if let Some(observation) = self.observation.take() {
             observation.finish(outcome);
         }

@@ -84,6 +84,11 @@ impl ConnectionState {
         self.tunnel.take()
     }
 
+    /// What comes before requests is over: the time for the first head begins.
+    pub(super) fn head_begins(&self) {
+        self.enter(Phase::Head);
+    }
+
     /// A request begins; it is in flight until the guard is dropped.
     pub(super) fn request(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);

@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use rustix::io::Errno;
 
 use super::{
     body::ResponseBody,
@@ -46,6 +45,8 @@ pub(super) enum ProxyError {
     Client,
     #[error("a drill: {0:?}")]
     Drill(Harm),
+    #[error("only https is served")]
+    Redirect(HeaderValue),
 }
 
 /// What follows from an error.
@@ -79,6 +80,7 @@ impl ProxyError {
             Self::Drill(Harm::Latency(_) | Harm::Hang) => {
                 (StatusCode::GATEWAY_TIMEOUT, None, Outcome::Hung)
             }
+            Self::Redirect(_) => (StatusCode::PERMANENT_REDIRECT, None, Outcome::Local),
         };
         Consequence { status, shed, outcome }
     }
@@ -113,6 +115,7 @@ impl ProxyError {
             Self::Timeout => "the upstream did not answer in time",
             Self::Client => "the request broke off",
             Self::Drill(_) => "this failure is a drill",
+            Self::Redirect(_) => "only https is served",
         };
         text.into()
     }
@@ -136,7 +139,7 @@ impl ProxyError {
             Self::BadRequest(_) | Self::Path(_) | Self::Host(_) | Self::Connect => {
                 grpc::Code::Internal
             }
-            Self::NoRoute => grpc::Code::Unimplemented,
+            Self::NoRoute | Self::Redirect(_) => grpc::Code::Unimplemented,
             Self::NoConnection(_)
             | Self::Overload
             | Self::Upstream(_)
@@ -162,6 +165,9 @@ impl ProxyError {
         if let Self::Drill(harm) = self {
             drill::mark(headers, *harm);
         }
+        if let Self::Redirect(location) = self {
+            headers.insert(header::LOCATION, location.clone());
+        }
         if matches!(self, Self::Connect) {
             headers.insert(
                 header::ALLOW,
@@ -174,36 +180,26 @@ impl ProxyError {
 
 impl From<ConnectError> for ProxyError {
     fn from(error: ConnectError) -> Self {
+        // The proxy's own lack of descriptors or ports is not the upstream's fault.
+        if error.is_own() {
+            return Self::Overload;
+        }
         match error {
             ConnectError::Overloaded => Self::Overload,
-            // The proxy's own lack of descriptors or ports is not the upstream's fault.
-            ConnectError::Io(_) if error.is_exhaustion() => Self::Overload,
-            ConnectError::Joined(ref joined) if joined.is_exhaustion() => Self::Overload,
             ConnectError::Io(_)
             | ConnectError::Timeout
             | ConnectError::NoAddress
             | ConnectError::Handshake(_)
             | ConnectError::Http2(_)
+            | ConnectError::NotHttp1
             | ConnectError::NotHttp2
             | ConnectError::NotAgreed
             | ConnectError::Tls(_)
             | ConnectError::TlsFiles
             | ConnectError::NoServerName
             | ConnectError::Joined(_)
+            | ConnectError::Retired
             | ConnectError::NoEndpoint => Self::NoConnection(error),
         }
     }
-}
-
-impl ConnectError {
-    /// Whether the proxy itself lacks what a connection takes.
-    fn is_exhaustion(&self) -> bool {
-        matches!(self, Self::Io(error) if exhausted(error))
-    }
-}
-
-fn exhausted(error: &std::io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -30,7 +30,7 @@ use super::{
     observe::Observation,
     target::Target,
     upgrade,
-    upstream::{AnswerBody, ConnectError, Lease, Pool, SendError},
+    upstream::{AnswerBody, Chosen, ConnectError, Lease, Lost, SendError, To},
     worker::Worker,
 };
 use crate::{
@@ -101,6 +101,12 @@ impl Patience {
         Self { deadline: deadlines.after(arrived, limit), call }
     }
 
+    /// Whether it was the client that gave no more time.
+    fn was_the_clients(&self) -> bool {
+        let call = self.call.as_ref();
+        call.is_some_and(|call| call.last.is_some_and(|last| last <= call.clock.now()))
+    }
+
     /// Waits for `future`, which is about a request whose body comes by `upload`.
     async fn bound<F: Future>(
         &mut self,
@@ -145,6 +151,7 @@ pub(super) struct Exchange {
     pub(super) lease: Lease,
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) deadline: Deadline,
+    pub(super) chosen: Chosen,
 }
 
 /// A request that came to nothing.
@@ -153,11 +160,13 @@ pub(super) struct Failure {
     pub(super) error: ProxyError,
     /// The request, where nothing of it was sent.
     pub(super) unsent: Option<Box<Request<RequestBody>>>,
+    /// The endpoint that broke off before it answered.
+    pub(super) lost: Option<Lost>,
 }
 
 impl From<ProxyError> for Failure {
     fn from(error: ProxyError) -> Self {
-        Self { error, unsent: None }
+        Self { error, unsent: None, lost: None }
     }
 }
 
@@ -178,11 +187,14 @@ pub(super) fn prepare(
     let forwarding = Forwarding {
         peer: &client.peer_text,
         trusted: client.peer_trusted,
-        proto: "http",
+        proto: if client.settings.tls.is_some() { "https" } else { "http" },
         host: &target.authority,
         via: if parts.version == Version::HTTP_2 { "2 haldane" } else { "1.1 haldane" },
+        standard: client.settings.forwarded.then_some(client.peer),
     };
     headers::set_forwarded(fields, &forwarding);
+    // Once more, should the client have named it as one that ends at this hop.
+    client.identify(fields);
     if parts.version == Version::HTTP_2 {
         headers::join_cookies(fields);
     }
@@ -271,7 +283,7 @@ fn rewrite_prefix(path: &str, from: &str, to: &str) -> Option<String> {
 }
 
 /// What is needed to send a request again, but for its body.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Copy {
     method: Method,
     uri: Uri,
@@ -279,7 +291,8 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
+    /// Of a request without a body.
+    pub(super) fn of(request: &Request<RequestBody>) -> Option<Self> {
         matches!(request.body(), RequestBody::Empty).then(|| Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -296,9 +309,9 @@ impl Copy {
     }
 }
 
-/// Sends the request on a connection of the pool and waits for the head of the answer.
+/// Sends the request on a connection to where it goes and waits for the head of the answer.
 pub(super) async fn exchange(
-    pool: &Pool,
+    mut to: To<'_>,
     mut request: Request<RequestBody>,
     upload: Option<Rc<Upload>>,
     patience: impl Into<Patience>,
@@ -311,24 +324,33 @@ pub(super) async fn exchange(
     }
     let may_switch = upgrade::is_set(request.headers());
     loop {
-        let endpoint = pool.pick();
-        if let (Some(endpoint), Some(observation)) = (endpoint, &mut observation) {
-            observation.sent_to(endpoint.number());
-        }
         let leased = async {
-            let endpoint = endpoint.ok_or(ConnectError::NoEndpoint)?;
-            let fresh = attempts >= POOLED_ATTEMPTS;
-            if may_switch {
-                endpoint.lease_to_switch(fresh).await
+            let chosen = match to.choose().await {
+                Ok(chosen) => chosen,
+                Err(error) => return Err((None, error)),
+            };
+            if let Some(observation) = &mut observation {
+                observation.sent_to(chosen.number());
+            }
+            let leased = if may_switch {
+                chosen.lease_alone().await
             } else {
-                endpoint.lease(fresh).await
+                chosen.lease(attempts >= POOLED_ATTEMPTS).await
+            };
+            match leased {
+                Ok(lease) => Ok((chosen, lease)),
+                Err(error) => Err((Some(chosen), error)),
             }
         };
         let leased = patience.bound(upload.as_deref(), leased).await;
-        let mut lease = match leased {
-            Ok(Ok(lease)) => lease,
-            Ok(Err(error)) => {
-                return Err(Failure { error: error.into(), unsent: Some(Box::new(request)) });
+        let (mut chosen, mut lease) = match leased {
+            Ok(Ok(leased)) => leased,
+            Ok(Err((_, ConnectError::Retired))) => continue,
+            // Nothing was sent. What the attempt has taken is not taken off the latency.
+            Ok(Err((Some(chosen), error))) if to.could_not_reach(&chosen, &error) => continue,
+            Ok(Err((_, error))) => {
+                let unsent = Some(Box::new(request));
+                return Err(Failure { error: error.into(), unsent, lost: None });
             }
             Err(_elapsed) => return Err(ProxyError::Timeout.into()),
         };
@@ -342,15 +364,25 @@ pub(super) async fn exchange(
                 return Err(SWITCHED.into());
             }
             Ok(Ok(response)) => {
-                return Ok(Exchange { response, lease, upload, deadline: patience.deadline });
+                chosen.answered();
+                let deadline = patience.deadline;
+                return Ok(Exchange { response, lease, upload, deadline, chosen });
             }
             Ok(Err(failure)) => failure,
-            Err(_elapsed) => return Err(ProxyError::Timeout.into()),
+            // A client may give any endpoint too little time.
+            Err(_elapsed) if patience.was_the_clients() => return Err(ProxyError::Timeout.into()),
+            Err(_elapsed) => {
+                chosen.failed();
+                return Err(ProxyError::Timeout.into());
+            }
         };
         drop(lease);
+        let broke_off = matches!(failure, SendError::Failed(_));
+        let lost = broke_off.then(|| chosen.failed());
         attempts += 1;
         request = again(failure, copy, attempts).map_err(|failure| Failure {
             error: blame_client(failure.error, upload.as_deref()),
+            lost,
             ..failure
         })?;
     }
@@ -368,7 +400,7 @@ fn again(
             Ok(copy.into_request(RequestBody::Empty))
         }
         (SendError::Unsent(request), _) => {
-            Err(Failure { error: NEVER_TAKES, unsent: Some(request) })
+            Err(Failure { error: NEVER_TAKES, unsent: Some(request), lost: None })
         }
         (SendError::NeverTaken, _) => Err(NEVER_TAKES.into()),
         (SendError::Failed(error), _) => Err(ProxyError::Upstream(error).into()),
@@ -377,7 +409,7 @@ fn again(
 
 /// Gives up an answer that nobody gets; its connection is kept if the rest is short.
 pub(super) fn let_go(exchange: Exchange) {
-    let Exchange { response, lease, upload, mut deadline } = exchange;
+    let Exchange { response, lease, upload, mut deadline, chosen } = exchange;
     let switched = response.status().is_informational();
     if switched || upload.is_some_and(|upload| !upload.complete()) {
         return;
@@ -395,6 +427,7 @@ pub(super) fn let_go(exchange: Exchange) {
         if let Ok(Some(())) = deadline.bound(rest).await {
             lease.give_back();
         }
+        drop(chosen);
     });
 }
 

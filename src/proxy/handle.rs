@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
     settings::ListenerSettings,
     target::Target,
     upgrade,
+    upstream::To,
     worker::{View, Worker},
 };
 use crate::routing::{
@@ -38,6 +39,18 @@ pub(super) struct Client {
     /// The peer's address as it is written into X-Forwarded-For.
     pub(super) peer_text: HeaderValue,
     pub(super) peer_trusted: bool,
+    /// What the client is called by its certificate.
+    pub(super) identity: Option<HeaderValue>,
+}
+
+impl Client {
+    /// Says in the field that is meant for it who the client is by its certificate.
+    pub(super) fn identify(&self, headers: &mut HeaderMap) {
+        let field = self.settings.tls.as_ref().and_then(|tls| tls.client_header.as_ref());
+        if let Some((field, identity)) = field.zip(self.identity.as_ref()) {
+            headers.insert(field, identity.clone());
+        }
+    }
 }
 
 /// The route, the cohort and the arm of a request.
@@ -72,6 +85,8 @@ struct Underway {
     observation: Observation,
     /// What the baseline would get if the arm failed.
     replay: Option<Box<forward::Copy>>,
+    /// What another endpoint of the arm would get if the first one broke off.
+    retry: Option<Box<forward::Copy>>,
 }
 
 /// Answers one request. All that needs no waiting is done before the future is made, which keeps
@@ -86,7 +101,7 @@ pub(super) fn handle(
     async move {
         let (error, in_flight) = match begun {
             Ok(underway) => match exchange(&client, underway, in_flight).await {
-                Ok(response) => return response,
+                Ok(response) => return secured(&client, response),
                 Err(ended) => ended,
             },
             Err(error) => (error, in_flight),
@@ -95,8 +110,19 @@ pub(super) fn handle(
             client.worker.shed(reason);
         }
         tracing::debug!(%error, status = error.status().as_u16(), "answered by the proxy");
-        if call.is_some() { error.answer_call(in_flight) } else { error.answer(in_flight) }
+        let response =
+            if call.is_some() { error.answer_call(in_flight) } else { error.answer(in_flight) };
+        secured(&client, response)
     }
+}
+
+/// Tells browsers to stay with TLS, where the listener is to; the upstream's own word goes first.
+fn secured(client: &Client, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    if let Some(hsts) = client.settings.tls.as_ref().and_then(|tls| tls.hsts.as_ref()) {
+        let field = response.headers_mut().entry(header::STRICT_TRANSPORT_SECURITY);
+        field.or_insert_with(|| hsts.clone());
+    }
+    response
 }
 
 /// From the head to a request that may be sent: target, route, cohort, arm, header rules.
@@ -108,6 +134,13 @@ fn begin(
     let arrived = client.worker.clock.now();
     let (mut parts, body) = request.into_parts();
     let target = Target::read(&parts, &client.settings.limits)?;
+    if let Some(port) = client.settings.redirect_https {
+        return Err(redirect(port, &target, &parts.uri));
+    }
+    if !client.settings.reserved_fields.is_empty() {
+        headers::take_away(&mut parts.headers, &client.settings.reserved_fields);
+        client.identify(&mut parts.headers);
+    }
     let mut routed = Routed { call, ..route(client, &parts, &target)? };
     if client.worker.probes.wanted()
         && !upgrade::is_set(&parts.headers)
@@ -142,7 +175,23 @@ fn begin(
         }
     };
     let request = Request::from_parts(parts, body);
-    Ok(Underway { routed, request, upload, observation, replay })
+    let retry = retry(&routed, &request);
+    Ok(Underway { routed, request, upload, observation, replay, retry })
+}
+
+/// The same URL with https.
+fn redirect(port: u16, target: &Target, uri: &Uri) -> ProxyError {
+    const USUAL: u16 = 443;
+    let host = target.host_name();
+    let port = if port == USUAL { String::new() } else { format!(":{port}") };
+    let path = match uri.path_and_query() {
+        Some(path) if path.as_str() != "*" => path.as_str(),
+        Some(_) | None => "/",
+    };
+    match HeaderValue::from_str(&format!("https://{host}{port}{path}")) {
+        Ok(location) => ProxyError::Redirect(location),
+        Err(_) => ProxyError::BadRequest("the target is malformed"),
+    }
 }
 
 /// A gRPC call may be silent for as long as its ends like; pings tell whether they are there.
@@ -160,10 +209,23 @@ fn rescuer<'a>(routed: &'a Routed, parts: &Parts) -> Option<&'a Arm> {
         return None;
     }
     if let Some(rescuer) = routed.view.rescuer(routed.route().service) {
-        rescuer.request();
+        rescuer.repeats.request();
     }
     let may_be = routed.assignment.arm != BASELINE && parts.method.is_idempotent();
     may_be.then(|| &routed.service().arms[usize::from(BASELINE.0)])
+}
+
+/// What another endpoint of the arm gets if the first one breaks off.
+fn retry(routed: &Routed, request: &Request<RequestBody>) -> Option<Box<forward::Copy>> {
+    let may_be = routed.route().retries > 0 && request.method().is_idempotent();
+    if !may_be || routed.is_probe {
+        return None;
+    }
+    let arm = &routed.service().arms[usize::from(routed.assignment.arm.0)];
+    let pool = routed.view.pool(arm.upstream);
+    pool.repeats.request();
+    // Of one endpoint there is no other.
+    if pool.is_single() { None } else { forward::Copy::of(request).map(Box::new) }
 }
 
 /// Makes a request for the baseline the probe of an arm, if one waits for it. It is no evidence.
@@ -184,16 +246,18 @@ async fn exchange(
     underway: Underway,
     in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, (ProxyError, InFlight)> {
-    let Underway { routed, request, upload, mut observation, replay } = underway;
+    let Underway { routed, request, upload, mut observation, replay, retry } = underway;
     let route = routed.route();
     let arm = &routed.service().arms[usize::from(routed.assignment.arm.0)];
     let limit = if routed.is_probe { probe::patience(route) } else { route.timeout };
     let patience = Patience::new(&client.worker, observation.arrived(), limit, routed.call);
     let pool = routed.view.pool(arm.upstream);
     let bodyless = upload.is_none();
-    let attempt = forward::exchange(pool, request, upload, patience, Some(&mut observation)).await;
-    if replay.is_some() || routed.harm.is_some() {
-        let second = SecondLook { routed, attempt, observation, replay, bodyless };
+    let attempt =
+        forward::exchange(To::any(pool), request, upload, patience, Some(&mut observation)).await;
+    if replay.is_some() || retry.is_some() || routed.harm.is_some() {
+        let (arrived, observation) = (observation.arrived(), Some(observation));
+        let second = SecondLook { routed, attempt, arrived, observation, retry, replay, bodyless };
         // Few requests come here: the others should not carry its state.
         return Box::pin(second.take(client, in_flight)).await;
     }
@@ -217,10 +281,10 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
         path: target.path(&parts.uri),
         query: parts.uri.query(),
         headers: &parts.headers,
-        client_ip: if client.peer_trusted {
-            headers::client_ip(client.peer, trusted, &parts.headers)
-        } else {
-            client.peer
+        client_ip: match (client.peer_trusted, client.settings.forwarded) {
+            (false, _) => client.peer,
+            (true, false) => headers::client_ip(client.peer, trusted, &parts.headers),
+            (true, true) => headers::client_ip_by_standard(client.peer, trusted, &parts.headers),
         },
     };
     let route = table.routes.route(&head).ok_or(ProxyError::NoRoute)?;
@@ -278,8 +342,12 @@ pub(super) fn answer(
     let (route, service) = (routed.route(), routed.service());
     let (mut parts, body) = exchange.response.into_parts();
     let statuses = grpc::Statuses::of(&route.failed_when, &parts.headers);
+    let failed = has_failed(route, parts.status, &parts.headers);
+    if failed || routed.call.is_none() {
+        // The status of a call mostly comes in its trailers.
+        exchange.chosen.judged(failed);
+    }
     if let Some(observation) = &mut observation {
-        let failed = has_failed(route, parts.status, &parts.headers);
         observation.head(failed);
         if !failed && (parts.status.is_client_error() || statuses.refuse(&parts.headers)) {
             observation.refuse();
@@ -298,6 +366,7 @@ pub(super) fn answer(
         body,
         observation,
         lease: Some(exchange.lease),
+        chosen: Some(exchange.chosen),
         upload: exchange.upload,
         statuses,
         total: (route.judged == Judged::Total).then_some(exchange.deadline),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
+use super::forwarded;
 use crate::routing::HeaderOps;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -74,22 +75,39 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
 /// Who the client is: the peer, or, where peers are trusted proxies, the last address in
 /// X-Forwarded-For that is not one of theirs.
 pub(super) fn client_ip(peer: IpAddr, trusted: &[IpNet], headers: &HeaderMap) -> IpAddr {
-    if !is_trusted(peer, trusted) {
-        return peer;
+    let fields = headers.get_all(&X_FORWARDED_FOR).iter().rev();
+    let entries = fields.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+    nearest_untrusted(peer, trusted, entries.map(forwarded_address))
+}
+
+/// As [`client_ip`], by `Forwarded` where there is one: a proxy that writes it leaves what it finds
+/// in X-Forwarded-For.
+pub(super) fn client_ip_by_standard(
+    peer: IpAddr,
+    trusted: &[IpNet],
+    headers: &HeaderMap,
+) -> IpAddr {
+    if headers.contains_key(header::FORWARDED) {
+        nearest_untrusted(peer, trusted, forwarded::clients(headers))
+    } else {
+        client_ip(peer, trusted, headers)
     }
-    let mut client = peer;
-    for value in headers.get_all(&X_FORWARDED_FOR).iter().rev() {
-        for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
-            let Some(address) = forwarded_address(entry) else {
-                return client;
-            };
-            client = address;
-            if !is_trusted(address, trusted) {
-                return client;
-            }
+}
+
+/// Goes from the peer towards the client for as long as it is told by somebody trusted.
+fn nearest_untrusted(
+    peer: IpAddr,
+    trusted: &[IpNet],
+    told: impl Iterator<Item = Option<IpAddr>>,
+) -> IpAddr {
+    let mut nearest = peer;
+    for next in told {
+        match next {
+            Some(next) if is_trusted(nearest, trusted) => nearest = next,
+            Some(_) | None => break,
         }
     }
-    client
+    nearest
 }
 
 /// Whether a peer's word about its own clients is believed.
@@ -119,19 +137,27 @@ pub(super) struct Forwarding<'a> {
     pub(super) host: &'a HeaderValue,
     /// The client's protocol version and our pseudonym.
     pub(super) via: &'static str,
+    /// The peer, where `Forwarded` is sent as well.
+    pub(super) standard: Option<IpAddr>,
 }
 
-/// Writes X-Forwarded-For, -Proto, -Host and Via.
+/// Writes X-Forwarded-For, -Proto, -Host and Via, and Forwarded if it is wanted.
 pub(super) fn set_forwarded(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     let chain = forwarding.trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
-    let chain = chain.and_then(|mut chain| {
-        chain.extend_from_slice(b", ");
-        chain.extend_from_slice(forwarding.peer.as_bytes());
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)).ok()
-    });
+    let chain = chain.and_then(|chain| appended(chain, forwarding.peer.as_bytes()));
     headers.insert(&X_FORWARDED_FOR, chain.unwrap_or_else(|| forwarding.peer.clone()));
     if !forwarding.trusted {
         headers.remove(header::FORWARDED);
+    }
+    if let Some(peer) = forwarding.standard {
+        let element = forwarded::element(peer, forwarding.host, forwarding.proto);
+        let value = match joined(headers, &header::FORWARDED) {
+            Some(chain) => appended(chain, &element),
+            None => HeaderValue::from_maybe_shared(bytes::Bytes::from(element)).ok(),
+        };
+        if let Some(value) = value {
+            headers.insert(header::FORWARDED, value);
+        }
     }
     if !forwarding.trusted || !headers.contains_key(&X_FORWARDED_PROTO) {
         headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(forwarding.proto));
@@ -140,6 +166,12 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, forwarding: &Forwarding<'_>
         headers.insert(&X_FORWARDED_HOST, forwarding.host.clone());
     }
     headers.append(header::VIA, HeaderValue::from_static(forwarding.via));
+}
+
+fn appended(mut chain: Vec<u8>, next: &[u8]) -> Option<HeaderValue> {
+    chain.extend_from_slice(b", ");
+    chain.extend_from_slice(next);
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)).ok()
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
@@ -165,6 +197,21 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     }
     if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(all)) {
         headers.insert(header::COOKIE, value);
+    }
+}
+
+/// Takes fields away, also where an underscore stands for a hyphen: many applications make the same
+/// of both.
+pub(super) fn take_away(headers: &mut HeaderMap, fields: &[HeaderName]) {
+    let hyphen = |byte| if byte == b'_' { b'-' } else { byte };
+    let same = |one: &HeaderName, other: &HeaderName| {
+        let [one, other] = [one, other].map(|name| name.as_str().bytes().map(hyphen));
+        one.eq(other)
+    };
+    let meant = |name: &&HeaderName| fields.iter().any(|field| same(name, field));
+    let found: Vec<HeaderName> = headers.keys().filter(meant).cloned().collect();
+    for name in found {
+        headers.remove(name);
     }
 }
 
@@ -261,6 +308,7 @@ mod tests {
             proto: "http",
             host: &host,
             via: "1.1 haldane",
+            standard: None,
         };
         let before = [
             ("x-forwarded-for", "1.1.1.1"),
@@ -280,6 +328,37 @@ mod tests {
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["forwarded"], "for=1.1.1.1");
         assert_eq!(headers["via"], "1.1 haldane");
+        forwarding.standard = Some(ip("10.0.0.1"));
+        let ours = "for=10.0.0.1;host=\"shop\";proto=http";
+        let mut headers = map(&before);
+        set_forwarded(&mut headers, &forwarding);
+        assert_eq!(headers["forwarded"].to_str().unwrap(), format!("for=1.1.1.1, {ours}"));
+        forwarding.trusted = false;
+        let mut headers = map(&before);
+        set_forwarded(&mut headers, &forwarding);
+        assert_eq!(headers["forwarded"], ours);
+    }
+
+    #[test]
+    fn the_standard_field_goes_before_the_other_where_it_is_believed() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let both = map(&[
+            ("x-forwarded-for", "1.1.1.1"),
+            ("forwarded", "for=3.3.3.3, for=2.2.2.2, for=10.0.0.9"),
+        ]);
+        assert_eq!(client_ip_by_standard(ip("10.0.0.1"), &trusted, &both), ip("2.2.2.2"));
+        assert_eq!(client_ip_by_standard(ip("9.9.9.9"), &trusted, &both), ip("9.9.9.9"));
+        let one = map(&[("x-forwarded-for", "1.1.1.1")]);
+        assert_eq!(client_ip_by_standard(ip("10.0.0.1"), &trusted, &one), ip("1.1.1.1"));
+        let hidden = map(&[("forwarded", "for=1.1.1.1, for=_secret")]);
+        assert_eq!(client_ip_by_standard(ip("10.0.0.1"), &trusted, &hidden), ip("10.0.0.1"));
+    }
+
+    #[test]
+    fn reserved_fields_are_taken_away_however_they_are_spelled() {
+        let mut headers = map(&[("x-client", "1"), ("x_client", "2"), ("x-clients", "3")]);
+        take_away(&mut headers, &[HeaderName::from_static("x-client")]);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-clients"]);
     }
 
     #[test]

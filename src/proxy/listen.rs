@@ -16,6 +16,7 @@ use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::settings::{Listen, ListenerSettings};
+use crate::tls;
 
 /// Length of the kernel's queue of connections that nobody has accepted yet.
 const BACKLOG: i32 = 4096;
@@ -25,6 +26,8 @@ const BACKLOG: i32 = 4096;
 pub struct Listener {
     /// How it behaves.
     pub settings: Arc<ListenerSettings>,
+    /// TLS, made ready once for all workers.
+    pub(super) tls: Option<tls::Server>,
     socket: Arc<ListenSocket>,
     /// Connections that are open over all workers.
     open: Arc<AtomicU32>,
@@ -62,8 +65,9 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The system's, with the address named.
+    /// The system's, with the address named; or that TLS cannot be set up.
     pub fn bind(settings: &Arc<ListenerSettings>) -> io::Result<Self> {
+        let tls = tls(settings, None)?;
         let socket = match &settings.address {
             Listen::Tcp(addr) => bind_tcp(*addr).map(ListenSocket::Tcp),
             Listen::Unix(path) => bind_unix(path).map(|it| ListenSocket::Unix(it, path.clone())),
@@ -79,6 +83,7 @@ impl Listener {
         let affordable = files.saturating_sub(OTHER_FILES).max(2) / 2;
         Ok(Self {
             settings: Arc::clone(settings),
+            tls,
             socket: Arc::new(socket),
             open: Arc::default(),
             affordable: u32::try_from(affordable).unwrap_or(u32::MAX),
@@ -86,9 +91,17 @@ impl Listener {
     }
 
     /// The same socket under new settings.
-    #[must_use]
-    pub fn with_settings(&self, settings: &Arc<ListenerSettings>) -> Self {
-        Self { settings: Arc::clone(settings), ..self.clone() }
+    ///
+    /// # Errors
+    ///
+    /// If TLS cannot be set up.
+    pub fn with_settings(&self, settings: &Arc<ListenerSettings>) -> io::Result<Self> {
+        let tls = if settings.tls == self.settings.tls {
+            self.tls.clone()
+        } else {
+            tls(settings, self.tls.as_ref())?
+        };
+        Ok(Self { settings: Arc::clone(settings), tls, ..self.clone() })
     }
 
     /// The bound address; none for a Unix socket.
@@ -134,6 +147,17 @@ impl Drop for ListenerPlace {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn tls(
+    settings: &ListenerSettings,
+    before: Option<&tls::Server>,
+) -> io::Result<Option<tls::Server>> {
+    let made = settings
+        .tls
+        .as_ref()
+        .map(|tls| tls::Server::new(&tls.certificates, tls.clients.as_ref(), before));
+    made.transpose().map_err(io::Error::other)
 }
 
 fn bind_tcp(addr: SocketAddr) -> io::Result<std::net::TcpListener> {

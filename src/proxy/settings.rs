@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
+
+use crate::tls::{Clients, Identity, Problem, Source};
 
 /// Settings of the data plane.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,12 +27,35 @@ pub struct ListenerSettings {
     pub tls: Option<ListenerTls>,
     /// Peers whose X-Forwarded-* and Forwarded are believed and appended to.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether connections begin with a PROXY protocol header.
+    /// Whether connections begin with a PROXY protocol header. With `trusted_proxies` only those
+    /// may connect.
     pub proxy_protocol: bool,
-    /// Answers every request with a redirect to https.
-    pub redirect_https: bool,
+    /// Answers every request with a redirect to https on this port.
+    pub redirect_https: Option<u16>,
+    /// Whether `Forwarded` (RFC 7239) is sent, and believed of trusted proxies.
+    pub forwarded: bool,
+    /// Fields that clients may not send: the proxy says by them who a client is.
+    pub reserved_fields: Vec<HeaderName>,
     /// Bounds.
     pub limits: Limits,
+}
+
+impl ListenerSettings {
+    /// A listener without anything special.
+    #[must_use]
+    pub fn plain(name: &str, address: Listen) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            tls: None,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            redirect_https: None,
+            forwarded: false,
+            reserved_fields: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// Where a listener listens.
@@ -41,13 +67,43 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
-/// TLS of a listener. Paths are absolute.
+/// TLS of a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// Certificate chain and key, picked by SNI; the first is the default.
-    pub certificates: Vec<(PathBuf, PathBuf)>,
+    /// Certificates with their keys, picked by SNI; the first is the default.
+    pub certificates: Vec<Identity>,
     /// Asks for client certificates and verifies them by these.
-    pub client_ca: Option<PathBuf>,
+    pub clients: Option<Clients>,
+    /// The field that tells the upstream who a client is by its certificate.
+    pub client_header: Option<HeaderName>,
+    /// Strict-Transport-Security of answers that do not have it.
+    pub hsts: Option<HeaderValue>,
+}
+
+impl ListenerTls {
+    /// Reads all files again. What is of no use stays as it was, and is a problem.
+    pub fn renew(&mut self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for identity in &mut self.certificates {
+            match identity.again() {
+                Ok(new) => *identity = new,
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if let Some(clients) = &mut self.clients {
+            match clients.again() {
+                Ok(new) => *clients = new,
+                Err(problem) => problems.push(problem),
+            }
+        }
+        problems
+    }
+
+    /// The files that it was read from.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        let certificates = self.certificates.iter().flat_map(Identity::sources);
+        certificates.chain(self.clients.iter().map(Clients::source))
+    }
 }
 
 /// Bounds of a listener, in force out of the box.

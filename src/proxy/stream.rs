@@ -1,4 +1,5 @@
-//! Byte streams of either side: a TCP or Unix socket, with what was already read put back in front.
+//! Byte streams of either side: a TCP or Unix socket, TLS on one, with what was already read put
+//! back in front.
 
 use std::{
     cell::RefCell,
@@ -15,6 +16,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+use tokio_rustls::TlsStream;
+
 use super::connection::ConnectionState;
 
 /// Up to this many bytes, copying a head and its body together and sending them costs less than
@@ -30,15 +33,25 @@ thread_local! {
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Socket {
+    /// The socket of the system.
+    fn innermost(&self) -> &Self {
+        let mut socket = self;
+        while let Self::Tls(tls) = socket {
+            socket = tls.get_ref().0;
+        }
+        socket
+    }
+
     /// Whether the peer had closed its side before our last bytes reached it: its answer to them
     /// is a reset on a connection that it had already ended, which the kernel reports as a broken
     /// pipe (RFC 9293, 3.10.7.4: a segment that arrives in CLOSED is answered by a reset). Waits
     /// for `patience` for that reset to arrive.
     pub(super) async fn was_closed_before(&self, patience: Duration) -> bool {
-        let Self::Tcp(stream) = self else {
+        let Self::Tcp(stream) = self.innermost() else {
             return false;
         };
         let pending = || stream.take_error().ok().flatten();
@@ -59,6 +72,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -72,6 +86,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -84,7 +99,8 @@ impl AsyncWrite for Socket {
             return self.poll_write(cx, only);
         }
         let length: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if length <= JOINED {
+        // TLS puts them together itself, into one record.
+        if length <= JOINED && !matches!(*self, Self::Tls(_)) {
             return JOIN.with_borrow_mut(|joined| {
                 joined.clear();
                 bufs.iter().for_each(|buf| joined.extend_from_slice(buf));
@@ -94,6 +110,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -101,14 +118,18 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -181,8 +202,8 @@ impl AsyncWrite for ClientStream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket.borrow_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,7 +1,7 @@
 //! A tunnel: bytes both ways between a client and an upstream that have switched protocols, until
 //! both have ended. It understands nothing of what it carries.
 
-use std::{cell::Cell, io, mem, time::Duration};
+use std::{cell::Cell, io, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -13,7 +13,7 @@ use super::{
     clock::Clock,
     connection::InFlight,
     observe::Observation,
-    upstream::{Switched, Switching},
+    upstream::{Chosen, Switched, Switching},
 };
 use crate::measure::Outcome;
 
@@ -31,6 +31,8 @@ pub(super) struct Tunnel {
     pub(super) pulse: Pulse,
     /// Keeps the client's connection counted as busy.
     pub(super) in_flight: InFlight,
+    /// Counts it at its endpoint.
+    pub(super) chosen: Chosen,
 }
 
 /// How a tunnel ended.
@@ -63,7 +65,7 @@ impl Tunnel {
                 End::Broken(Side::Upstream) => observation.finish(Outcome::Failed),
             }
         }
-        drop(self.in_flight);
+        drop((self.in_flight, self.chosen));
     }
 }
 
@@ -73,9 +75,9 @@ async fn carry_both(
     mut upstream: Switched,
     pulse: Pulse,
 ) -> End {
-    let first = mem::take(&mut upstream.first);
+    let first = upstream.first();
     let (from_client, to_client) = split(client);
-    let (from_upstream, to_upstream) = split(&mut upstream.socket);
+    let (from_upstream, to_upstream) = split(upstream.stream());
     let up = carry(&pulse, early, (from_client, Side::Client), (to_upstream, Side::Upstream));
     let down = carry(&pulse, first, (from_upstream, Side::Upstream), (to_client, Side::Client));
     let both = async {

@@ -61,10 +61,12 @@ pub(super) fn switch(
     let (mut parts, _) = exchange.response.into_parts();
     let agreed = parts.headers.remove(header::UPGRADE);
     let agreed = agreed.filter(|protocol| upgrades.allow(protocol.as_bytes()));
+    let switching = agreed.zip(exchange.lease.into_switching());
+    exchange.chosen.judged(switching.is_none());
     if let Some(observation) = &mut observation {
-        observation.head(agreed.is_none());
+        observation.head(switching.is_none());
     }
-    let Some(protocol) = agreed else {
+    let Some((protocol, upstream)) = switching else {
         let error = ProxyError::Protocol("it switched to a protocol that nobody asked for");
         if let Some(observation) = observation {
             observation.finish(Outcome::Failed);
@@ -78,10 +80,11 @@ pub(super) fn switch(
     headers::apply(&mut parts.headers, &routed.route().response_headers);
     set(&mut parts.headers, protocol);
     client.state.switch(Tunnel {
-        upstream: exchange.lease.into_switching(),
+        upstream,
         observation,
         pulse: Pulse::new(client.worker.clock, upgrades.idle_timeout),
         in_flight: client.state.request(),
+        chosen: exchange.chosen,
     });
     let body = ResponseBody::Local { body: Full::default(), _in_flight: in_flight };
     Response::from_parts(parts, body)

@@ -11,6 +11,7 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
 };
+use sha2::{Digest as _, Sha256};
 
 /// Largest file that is read: several times the certificates of all public authorities.
 const MAX_BYTES: u64 = 4 << 20;
@@ -65,6 +66,24 @@ impl Problem {
     }
 }
 
+/// A file, and what it held when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Where it is.
+    pub path: PathBuf,
+    /// SHA-256 of its content.
+    pub digest: [u8; 32],
+}
+
+impl Source {
+    /// Reads a file.
+    pub(super) fn read(path: &Path) -> Result<(Self, Vec<u8>), Problem> {
+        let bytes = read(path)?;
+        let digest = Sha256::digest(&bytes).into();
+        Ok((Self { path: path.to_owned(), digest }, bytes))
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     let unreadable = |error| Problem::Unreadable(path.to_owned(), error);
     let mut bytes = Vec::new();
@@ -86,7 +105,10 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem
     certificates_in(path, &read(path)?)
 }
 
-fn certificates_in(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
+pub(super) fn certificates_in(
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(bytes)
         .collect::<Result<_, _>>()
         .map_err(|error| Problem::NotPem(path.to_owned(), error))?;
@@ -105,7 +127,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
     private_key_in(path, &read(path)?)
 }
 
-fn private_key_in(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Problem> {
+pub(super) fn private_key_in(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Problem> {
     PrivateKeyDer::from_pem_slice(bytes).map_err(|error| {
         if matches!(error, pem::Error::NoItemsFound) {
             Problem::NoKey(path.to_owned())
@@ -124,7 +146,7 @@ pub fn roots(path: &Path) -> Result<RootCertStore, Problem> {
     roots_in(path, &read(path)?)
 }
 
-fn roots_in(path: &Path, bytes: &[u8]) -> Result<RootCertStore, Problem> {
+pub(super) fn roots_in(path: &Path, bytes: &[u8]) -> Result<RootCertStore, Problem> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates_in(path, bytes)? {
         roots.add(certificate).map_err(|error| Problem::Refused(path.to_owned(), error))?;

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use haldane::{
     config,
     measure::{Batch, Epoch, Event, Judging, Kind, Ledger, Outcome, RecorderId, Tick},
-    proxy::{Inputs, Link, Listener, Proxy},
+    proxy::{Inputs, Link, Listener, Proxy, Resolver},
     routing::{
         CohortId, Dials, LiveTable, RecorderGrid, RequestHead, RouteTable, ServiceDial, assign,
     },
@@ -166,20 +166,19 @@ async fn run() -> Run {
     let started = Instant::now();
     let (sender, batches) = crossbeam_channel::unbounded();
     let (_spare, empties) = crossbeam_channel::bounded(0);
-    let settings = haldane::proxy::ListenerSettings {
-        name: "edge".into(),
-        address: haldane::proxy::Listen::Tcp(([127, 0, 0, 1], 0).into()),
-        tls: None,
-        trusted_proxies: Vec::new(),
-        proxy_protocol: false,
-        redirect_https: false,
-        limits: haldane::proxy::Limits::default(),
-    };
+    let address = haldane::proxy::Listen::Tcp(([127, 0, 0, 1], 0).into());
+    let settings = haldane::proxy::ListenerSettings::plain("edge", address);
     let listener = Listener::bind(&Arc::new(settings)).unwrap();
     let addr = listener.local_addr().unwrap();
     let (trigger, watcher) = shutdown::channel();
     let links = vec![Link { batches: sender, empties }; WORKERS];
-    let inputs = Inputs { started, table: Arc::clone(&live), links, shutdown: watcher };
+    let inputs = Inputs {
+        started,
+        table: Arc::clone(&live),
+        links,
+        shutdown: watcher,
+        resolver: Resolver::system(),
+    };
     let proxy = Proxy::start(vec![listener], inputs).unwrap();
     let (stop, told) = (Arc::new(AtomicBool::new(false)), Arc::default());
     let clients: Vec<_> = (0..12)

@@ -21,7 +21,7 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, client, server, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
@@ -198,6 +198,11 @@ impl Haldane {
         Self { running: Some(running), dir, addr, admin }
     }
 
+    /// The address of a listener, counted from 0.
+    pub(crate) fn listener(&self, index: usize) -> SocketAddr {
+        self.running.as_ref().unwrap().listeners()[index]
+    }
+
     pub(crate) fn config_path(&self) -> PathBuf {
         self.dir.path().join("haldane.yaml")
     }
@@ -372,7 +377,9 @@ impl Call {
         let mut request = self.builder.body(Full::new(self.body)).unwrap();
         if self.h2 {
             let path = request.uri().path_and_query().unwrap().clone();
-            *request.uri_mut() = format!("http://{addr}{path}").parse().unwrap();
+            let host = request.headers_mut().remove("host");
+            let host = host.map_or_else(|| addr.to_string(), |it| it.to_str().unwrap().to_owned());
+            *request.uri_mut() = format!("http://{host}{path}").parse().unwrap();
         } else if !request.headers().contains_key("host") {
             request.headers_mut().insert("host", addr.to_string().parse().unwrap());
         }
@@ -395,6 +402,14 @@ impl Connection {
     pub(crate) async fn open(addr: SocketAddr, h2: bool) -> Result<Self, hyper::Error> {
         let stream = TcpStream::connect(addr).await.expect("the proxy accepts");
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, addr, h2).await
+    }
+
+    /// Speaks over a stream that is open already.
+    pub(crate) async fn over<S>(stream: S, addr: SocketAddr, h2: bool) -> Result<Self, hyper::Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let io = TokioIo::new(stream);
         let sender = if h2 {
             let (sender, connection) =

@@ -1,8 +1,8 @@
 //! Listeners, compiled.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
-use super::Compiling;
+use super::{Compiling, listener_tls};
 use crate::{
     config::{
         file,
@@ -10,7 +10,7 @@ use crate::{
         reading::Spot,
         values::Text,
     },
-    proxy::{Limits, Listen, ListenerSettings, ListenerTls},
+    proxy::{Limits, Listen, ListenerSettings},
 };
 
 pub(super) fn compile(
@@ -24,11 +24,12 @@ pub(super) fn compile(
             "write `listeners: [{ address: \"0.0.0.0:8080\" }]`",
         );
     }
+    let https = https_port(list);
     let mut listeners = Vec::new();
     let mut names = HashMap::new();
     let mut addresses = HashMap::new();
     for (listener, spot) in compiling.items(list).iter().filter_map(Given::located) {
-        let Some(settings) = compile_one(listener, spot, compiling) else { continue };
+        let Some(settings) = compile_one(listener, spot, https, compiling) else { continue };
         let line = compiling.reading.line(spot);
         if let Some(first) = names.insert(settings.name.clone(), line) {
             let message = format!("the name `{}` is taken, see line {first}", settings.name);
@@ -41,27 +42,53 @@ pub(super) fn compile(
         }
         listeners.push(settings);
     }
+    reserve_fields(&mut listeners);
     listeners
+}
+
+/// Where https is: the port of a listener with TLS, the usual one before others.
+fn https_port(list: &Given<Many<file::Listener>>) -> u16 {
+    const USUAL: u16 = 443;
+    let listeners = list.get().map_or(&[] as &[_], |list| list);
+    let ports: Vec<u16> = listeners
+        .iter()
+        .filter_map(Given::get)
+        .filter(|listener| listener.tls.get().is_some())
+        .filter_map(|listener| listener.address.get()?.0.parse::<SocketAddr>().ok())
+        .map(|address| address.port())
+        .filter(|port| *port != 0)
+        .collect();
+    if ports.contains(&USUAL) { USUAL } else { ports.first().copied().unwrap_or(USUAL) }
+}
+
+/// What one listener tells the upstream of its clients, a client of another must not say.
+fn reserve_fields(listeners: &mut [ListenerSettings]) {
+    let tls = listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let fields: Vec<_> = tls.filter_map(|tls| tls.client_header.clone()).collect();
+    for listener in listeners {
+        listener.reserved_fields.clone_from(&fields);
+    }
 }
 
 fn compile_one(
     listener: &file::Listener,
     spot: Spot,
+    https: u16,
     compiling: &Compiling<'_, '_>,
 ) -> Option<ListenerSettings> {
     let limits = compile_limits(&listener.limits, compiling);
-    let tls = compile_tls(&listener.tls, compiling);
+    let tls = listener_tls::compile(&listener.tls, compiling);
     let trusted_proxies = compiling.networks(&listener.trusted_proxies);
     let proxy_protocol = listener.proxy_protocol.get().is_some_and(|flag| flag.0);
-    if proxy_protocol {
-        compiling.not_yet("the PROXY protocol", listener.proxy_protocol.spot());
+    let forwarded = listener.forwarded.get().is_some_and(|flag| flag.0);
+    let redirects = listener.redirect.get().is_some();
+    if redirects && listener.tls.get().is_some() {
+        compiling.problem(listener.redirect.spot(), "a listener with TLS is https already");
     }
-    if listener.redirect.get().is_some() {
-        compiling.not_yet("redirecting listeners", listener.redirect.spot());
-        if tls.is_some() {
-            compiling.problem(listener.redirect.spot(), "a listener with TLS is https already");
-        }
+    if !redirects && let Some((_, spot)) = listener.redirect_port.located() {
+        compiling.problem(spot, "of use only with `redirect: https`");
     }
+    let redirect_port = compiling.number(&listener.redirect_port, 1, https);
     if let Some((Text(name), spot)) = listener.name.located() {
         compiling.check_name(name, spot);
     }
@@ -79,7 +106,9 @@ fn compile_one(
         tls,
         trusted_proxies,
         proxy_protocol,
-        redirect_https: listener.redirect.get().is_some(),
+        redirect_https: redirects.then_some(redirect_port),
+        forwarded,
+        reserved_fields: Vec::new(),
         limits,
     })
 }
@@ -104,26 +133,6 @@ fn compile_address(text: &str, spot: Spot, compiling: &Compiling<'_, '_>) -> Opt
         compiling.problem_with_help(spot, format!("`{text}` is not an address to listen on"), help);
     }
     address
-}
-
-fn compile_tls(
-    tls: &Given<file::ListenerTls>,
-    compiling: &Compiling<'_, '_>,
-) -> Option<ListenerTls> {
-    let (tls, spot) = tls.located()?;
-    compiling.not_yet("TLS of listeners", spot);
-    if tls.certificates.is_absent() {
-        let help = "write `certificates: [{ cert: shop.crt, key: shop.key }]`";
-        compiling.missing(spot, "certificates", help);
-    }
-    let mut certificates: Vec<(PathBuf, PathBuf)> = Vec::new();
-    for (pair, spot) in compiling.items(&tls.certificates).iter().filter_map(Given::located) {
-        if pair.cert.is_absent() || pair.key.is_absent() {
-            compiling.problem(spot, "a certificate needs both `cert` and `key`");
-        }
-        certificates.extend(compiling.path(&pair.cert).zip(compiling.path(&pair.key)));
-    }
-    Some(ListenerTls { certificates, client_ca: compiling.path(&tls.client_ca) })
 }
 
 fn compile_limits(limits: &Given<file::Limits>, compiling: &Compiling<'_, '_>) -> Limits {

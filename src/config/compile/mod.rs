@@ -2,6 +2,7 @@
 //! every problem where it stands, and goes on with a stand-in, so that one run finds them all.
 
 mod advice;
+mod listener_tls;
 mod listeners;
 mod matching;
 mod names;
@@ -20,7 +21,7 @@ use std::{
 };
 
 use super::{
-    Compiled, HealthCheck, Jwt, Later,
+    Compiled, Jwt, Later,
     file::File,
     given::Given,
     reading::{Reading, Spot},
@@ -137,7 +138,6 @@ pub(super) fn compile(
         return None;
     }
     let advice = advice::all(file, &compiling, &upstreams, &plans, &service_plans);
-    let health_checks = upstreams.health_checks();
     let parts = TableParts { routes, cohorts, services, upstreams: upstreams.into_list() };
     Some(Compiled {
         routes: RouteTable::new(parts),
@@ -149,7 +149,7 @@ pub(super) fn compile(
             route_slos,
         },
         admin,
-        later: Later { health_checks, ..later },
+        later,
         hash,
         advice,
     })
@@ -224,25 +224,4 @@ fn compile_later(file: &File, compiling: &Compiling<'_, '_>) -> Later {
         compiling.not_yet("JSON Web Tokens", spot);
     }
     later
-}
-
-/// A health check with its defaults.
-fn health_check(
-    check: &super::file::HealthCheck,
-    spot: Spot,
-    compiling: &Compiling<'_, '_>,
-) -> Option<HealthCheck> {
-    compiling.not_yet("health checks", spot);
-    let interval = compiling.time(&check.interval, Duration::from_secs(5));
-    let timeout = compiling.time(&check.timeout, Duration::from_secs(1));
-    let Some((Text(path), spot)) = check.path.located() else {
-        if check.path.is_absent() {
-            compiling.missing(spot, "path", "write it like `path: /healthz`");
-        }
-        return None;
-    };
-    if !path.starts_with('/') {
-        compiling.problem(spot, format!("`{path}` does not begin with `/`"));
-    }
-    Some(HealthCheck { path: path.as_str().into(), interval, timeout })
 }

@@ -162,7 +162,7 @@ impl Compiling<'_, '_> {
     }
 
     /// A header field that the framing of messages does not rest on.
-    fn free_header(&self, text: &str, spot: Spot) -> Option<HeaderName> {
+    pub(super) fn free_header(&self, text: &str, spot: Spot) -> Option<HeaderName> {
         const FRAMING: [&str; 7] = [
             "connection",
             "content-length",

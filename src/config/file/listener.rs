@@ -25,6 +25,12 @@ pub(in crate::config) struct Listener {
     pub(in crate::config) proxy_protocol: Given<Flag>,
     /// `https`: answers every request with a redirect to it.
     pub(in crate::config) redirect: Given<Redirect>,
+    /// The port of https in redirects. Default: that of the listener with TLS, 443 if there is
+    /// none.
+    pub(in crate::config) redirect_port: Given<Count>,
+    /// Whether `Forwarded` (RFC 7239) is sent beside X-Forwarded-*, and believed of trusted proxies
+    /// before these. Default: false.
+    pub(in crate::config) forwarded: Given<Flag>,
     /// Bounds, in force without being written.
     pub(in crate::config) limits: Given<Limits>,
 }
@@ -45,8 +51,28 @@ pub(in crate::config) struct ListenerTls {
     /// Certificates with their keys, picked by the name that the client asks for; the first is the
     /// default. Loaded again when their content changes.
     pub(in crate::config) certificates: Given<Many<Certificate>>,
-    /// Asks clients for a certificate and verifies it by these.
+    /// Asks clients for a certificate and verifies it by these. Default: does not ask.
     pub(in crate::config) client_ca: Given<Text>,
+    /// Whether clients without a certificate are let in. Default: required.
+    pub(in crate::config) client_auth: Given<ClientAuth>,
+    /// Names of which a client's certificate needs one, DNS (`*.clients.example.com`) or URI
+    /// (`spiffe://example.com/*`). Default: any.
+    pub(in crate::config) client_names: Given<Many<Text>>,
+    /// The header field that tells the upstream the client's name by its certificate; no client may
+    /// send it. Default: none.
+    pub(in crate::config) client_header: Given<Text>,
+    /// For how long browsers shall use https alone (Strict-Transport-Security). Default: not sent.
+    pub(in crate::config) hsts: Given<Time>,
+}
+
+/// Whether a client needs a certificate.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum ClientAuth {
+    /// It does.
+    Required,
+    /// Without one it is let in; with one that is not verified it is not.
+    Optional,
 }
 
 /// A certificate and its key.

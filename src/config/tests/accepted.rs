@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::{LEAST, accept};
+use super::{LEAST, accept, directory_with_certificates};
 use crate::{
+    config::compile_text,
     proxy::Listen,
     rollout::{Fallback, SessionPolicy},
-    routing::{ArmIndex, Endpoint, KeySource},
+    routing::{ArmIndex, Balancing, Eject, Endpoint, HealthQuestion, KeySource, Policy},
 };
 
 #[test]
@@ -33,7 +34,9 @@ fn the_least_that_runs() {
 
 #[test]
 fn the_whole_of_the_example() {
-    let compiled = accept(
+    let directory = directory_with_certificates();
+    let at = |name: &str| directory.path().join(name);
+    let compiled = compile_text(
         r#"
 version: 1
 listeners:
@@ -111,14 +114,18 @@ rollouts:
     inconclusive_after: { period: 4h, then: rollback }
     manual: true
 "#,
-    );
+        &at("haldane.yaml"),
+        &|_| None,
+    )
+    .unwrap_or_else(|problems| panic!("{problems}"));
     let listeners = &compiled.proxy.listeners;
-    assert_eq!(listeners[3].address, Listen::Unix("/etc/haldane/run/haldane.sock".into()));
-    assert!(listeners[2].redirect_https);
+    assert_eq!(listeners[3].address, Listen::Unix(at("run/haldane.sock")));
+    assert_eq!(listeners[2].redirect_https, Some(8443));
     let tls = listeners[1].tls.clone().unwrap();
-    assert_eq!(tls.certificates[0].0.to_str(), Some("/etc/haldane/tls/shop.crt"));
+    let files: Vec<_> = tls.sources().map(|source| source.path.clone()).collect();
+    assert_eq!(files, [at("tls/shop.crt"), at("tls/shop.key"), at("tls/clients.pem")]);
     assert_eq!(compiled.admin.token_file.clone().unwrap().to_str(), Some("/run/secrets/haldane"));
-    assert_eq!(compiled.rollout.state_dir.to_str(), Some("/etc/haldane/state"));
+    assert_eq!(compiled.rollout.state_dir, at("state"));
 
     let service = &compiled.routes.services()[0];
     assert_eq!(service.assign_by[0], KeySource::Cookie("uid".into()));
@@ -142,11 +149,13 @@ rollouts:
         |status: u16| route.failed_when.status(http::StatusCode::from_u16(status).unwrap());
     assert!(failed(500) && failed(429) && !failed(404));
 
-    for part in ["TLS of listeners", "countries by address", "JSON Web Tokens", "health checks"] {
+    for part in ["countries by address", "JSON Web Tokens"] {
         let begin = format!("not yet in force: {part}");
         assert!(compiled.advice.iter().any(|advice| advice.starts_with(&begin)), "{part}");
     }
-    assert_eq!(compiled.later.health_checks[0].1.timeout, Duration::from_secs(1));
+    let health = compiled.routes.upstreams()[0].health.clone().unwrap();
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(5), Duration::from_secs(1)));
+    assert_eq!((health.healthy, health.unhealthy), (2, 3));
 }
 
 #[test]
@@ -154,7 +163,7 @@ fn variables_are_put_in_after_parsing_and_cannot_add_structure() {
     let text = LEAST.replace("127.0.0.1:9001", "${BASE:-127.0.0.1:9001}");
     let with = |value: Option<&str>| {
         let env = |name: &str| value.filter(|_| name == "BASE").map(str::to_owned);
-        crate::config::compile_text(&text, std::path::Path::new("c.yaml"), &env)
+        compile_text(&text, std::path::Path::new("c.yaml"), &env)
     };
     let baseline = |value| {
         let compiled = with(value).unwrap();
@@ -171,7 +180,7 @@ fn the_hash_follows_the_text_and_the_environment() {
     let text = LEAST.replace("127.0.0.1:9001", "${BASE:-127.0.0.1:9001}");
     let hash = |text: &str, value: Option<&str>| {
         let env = |_: &str| value.map(str::to_owned);
-        crate::config::compile_text(text, std::path::Path::new("c.yaml"), &env).unwrap().hash
+        compile_text(text, std::path::Path::new("c.yaml"), &env).unwrap().hash
     };
     let first = hash(&text, None);
     assert_eq!(first.len(), 64);
@@ -292,4 +301,38 @@ fn ten_thousand_routes_are_compiled_in_order() {
     let compiled = accept(&text);
     assert_eq!(compiled.routes.routes().len(), 10_000);
     assert_eq!(&*compiled.routes.routes().last().unwrap().name, "r9999");
+}
+
+#[test]
+fn what_concerns_the_choice_of_an_endpoint_has_defaults() {
+    let text = format!(
+        "{}upstreams:
+  all:
+    endpoints: [\"h:1\", \"127.0.0.1:2\"]
+    balance: least_request
+    resolve_every: 1m
+    slow_start: 30s
+    eject: {{}}
+    pool: {{ max_requests: 7 }}
+    health_check: {{ grpc: \"\" }}
+    protocol: h2
+  none: {{ endpoints: \"h:1\" }}
+",
+        LEAST.replace("{ service: shop }", "{ service: shop, retry: { attempts: 2 } }")
+    );
+    let compiled = accept(&text);
+    let [all, none] = [0, 1].map(|place| compiled.routes.upstreams()[place].clone());
+    assert_eq!(none.balancing, Balancing::default());
+    assert_eq!(none.health, None);
+    let second = Duration::from_secs(1);
+    let balancing = Balancing {
+        policy: Policy::LeastRequest,
+        resolve_every: 60 * second,
+        eject: Some(Eject { failures: 5, period: 10 * second, at_most: 0.5 }),
+        max_requests: Some(7),
+        slow_start: Some(30 * second),
+    };
+    assert_eq!(all.balancing, balancing);
+    assert_eq!(all.health.as_ref().unwrap().ask, HealthQuestion::Grpc("".into()));
+    assert_eq!(compiled.routes.routes().next().unwrap().retries, 2);
 }

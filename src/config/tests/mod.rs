@@ -1,6 +1,7 @@
 //! The configuration from outside: texts in, what is compiled or complained of out.
 
 mod accepted;
+mod listener_tls;
 mod refused;
 mod shipped;
 mod strange;
@@ -12,6 +13,18 @@ use super::{Compiled, Problems, compile_text};
 /// Compiles a text as `/etc/haldane/haldane.yaml` with no environment.
 fn compile(text: &str) -> Result<Compiled, Problems> {
     compile_text(text, Path::new("/etc/haldane/haldane.yaml"), &|_| None)
+}
+
+/// A directory with `tls/shop.crt`, `tls/shop.key` and `tls/clients.pem`.
+fn directory_with_certificates() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = directory.path().join("tls");
+    std::fs::create_dir(&tls).unwrap();
+    let made = rcgen::generate_simple_self_signed(["shop.example.com".to_owned()]).unwrap();
+    std::fs::write(tls.join("shop.crt"), made.cert.pem()).unwrap();
+    std::fs::write(tls.join("shop.key"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(tls.join("clients.pem"), made.cert.pem()).unwrap();
+    directory
 }
 
 /// Compiles a text that must be right.

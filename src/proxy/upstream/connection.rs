@@ -4,15 +4,15 @@ use std::{rc::Rc, time::Duration};
 
 use hyper::{Request, Response};
 use tokio::{
-    net::{TcpStream, UnixStream, lookup_host},
+    net::{TcpStream, UnixStream},
     time::timeout,
 };
 
 use super::{
-    ConnectError,
+    ConnectError, Site,
     answer::AnswerBody,
     endpoint::{EndpointPool, Place},
-    h1::{self, Switched},
+    h1::{self, Switching},
     h2,
     tls::TlsClient,
     wire::Wire,
@@ -32,27 +32,38 @@ pub(super) enum Opened {
 }
 
 impl Opened {
-    /// Opens a connection for this protocol, which may be narrower than the upstream's; `place` is
-    /// kept for as long as it is open.
+    /// Opens a connection; `place` is kept for as long as it is open.
     pub(super) async fn open(
         spec: &Upstream,
-        protocol: Protocol,
-        endpoint: &Endpoint,
+        site: &Site,
         tls: Option<&TlsClient>,
         place: Place,
     ) -> Result<Self, ConnectError> {
         let opening = async {
-            let socket = dial(endpoint).await?;
-            let wire = match tls {
-                None => Wire::plain(socket),
-                Some(tls) => tls.handshake(socket, protocol).await?,
-            };
-            match agreed(protocol, &wire)? {
+            let wire = wire(site, tls, false).await?;
+            match agreed(spec.protocol, &wire)? {
                 Version::Http1 => Ok(Self::Http1(h1::Connection::open(wire, place).await?)),
                 Version::Http2 => {
                     Ok(Self::Http2(h2::Connection::open(wire, place, &spec.h2).await?))
                 }
             }
+        };
+        timeout(spec.connect_timeout, opening).await.map_err(|_| ConnectError::Timeout)?
+    }
+
+    /// Opens a connection for one request at a time, whatever else the upstream would speak.
+    pub(super) async fn open_http1(
+        spec: &Upstream,
+        site: &Site,
+        tls: Option<&TlsClient>,
+        place: Place,
+    ) -> Result<h1::Connection, ConnectError> {
+        if spec.protocol == Protocol::H2 {
+            return Err(ConnectError::NotHttp1);
+        }
+        let opening = async {
+            let wire = wire(site, tls, true).await?;
+            Ok(h1::Connection::open(wire, place).await?)
         };
         timeout(spec.connect_timeout, opening).await.map_err(|_| ConnectError::Timeout)?
     }
@@ -88,17 +99,6 @@ pub(in crate::proxy) struct Lease {
 enum Lent {
     Connection { connection: h1::Connection, pool: Rc<EndpointPool> },
     Stream(h2::Stream),
-}
-
-/// A connection whose upstream has agreed to switch; a stream never does.
-#[derive(Debug)]
-pub(in crate::proxy) struct Switching(Option<h1::Connection>);
-
-impl Switching {
-    /// The connection without HTTP; `None` if it broke in that moment.
-    pub(in crate::proxy) async fn switched(self) -> Option<Switched> {
-        self.0?.switched().await
-    }
 }
 
 /// Why a request got no answer.
@@ -156,11 +156,12 @@ impl Lease {
         }
     }
 
-    /// The upstream has agreed to another protocol: what is left is no pool's any more.
-    pub(in crate::proxy) fn into_switching(self) -> Switching {
+    /// The upstream has agreed to another protocol: what is left is no pool's any more. `None` for
+    /// a stream of HTTP/2, which cannot.
+    pub(in crate::proxy) fn into_switching(self) -> Option<Switching> {
         match self.lent {
-            Lent::Connection { connection, .. } => Switching(Some(connection)),
-            Lent::Stream(_) => Switching(None),
+            Lent::Connection { connection, .. } => Some(connection.into_switching()),
+            Lent::Stream(_) => None,
         }
     }
 
@@ -176,20 +177,24 @@ impl Lease {
     }
 }
 
-async fn dial(endpoint: &Endpoint) -> Result<Socket, ConnectError> {
-    match endpoint {
-        Endpoint::Address(addr) => tcp(TcpStream::connect(addr).await?),
-        Endpoint::Name(name, port) => {
-            let mut last = ConnectError::NoAddress;
-            for addr in lookup_host((&**name, *port)).await? {
-                match TcpStream::connect(addr).await {
-                    Ok(stream) => return tcp(stream),
-                    Err(error) => last = error.into(),
-                }
-            }
-            Err(last)
-        }
-        Endpoint::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
+async fn wire(
+    site: &Site,
+    tls: Option<&TlsClient>,
+    only_http1: bool,
+) -> Result<Wire, ConnectError> {
+    let socket = dial(site).await?;
+    match tls {
+        None => Ok(Wire::plain(socket)),
+        Some(tls) => tls.handshake(socket, only_http1).await,
+    }
+}
+
+async fn dial(site: &Site) -> Result<Socket, ConnectError> {
+    match (&site.endpoint, site.address) {
+        (Endpoint::Address(addr), _) => tcp(TcpStream::connect(addr).await?),
+        (Endpoint::Name(..), Some(addr)) => tcp(TcpStream::connect(addr).await?),
+        (Endpoint::Name(..), None) => Err(ConnectError::NoAddress),
+        (Endpoint::Unix(path), _) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One HTTP/1 connection to an upstream: driven, lent to one request at a time.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, mem, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -10,6 +10,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     sync::oneshot,
     task::{JoinHandle, spawn_local},
 };
@@ -37,10 +38,33 @@ pub(super) struct Connection {
 /// What is left of a connection on which HTTP has ended. Its place is taken until this is dropped.
 #[derive(Debug)]
 pub(in crate::proxy) struct Switched {
-    pub(in crate::proxy) socket: Wire,
+    wire: Wire,
     /// What was read of the other protocol already.
-    pub(in crate::proxy) first: Bytes,
+    first: Bytes,
     _place: Place,
+}
+
+impl Switched {
+    /// What the upstream has said already in the other protocol.
+    pub(in crate::proxy) fn first(&mut self) -> Bytes {
+        mem::take(&mut self.first)
+    }
+
+    /// The bytes that follow, and those to it.
+    pub(in crate::proxy) fn stream(&mut self) -> impl AsyncRead + AsyncWrite {
+        &mut self.wire
+    }
+}
+
+/// A connection whose upstream has agreed to switch.
+#[derive(Debug)]
+pub(in crate::proxy) struct Switching(Connection);
+
+impl Switching {
+    /// The connection without HTTP; `None` if it broke in that moment.
+    pub(in crate::proxy) async fn switched(mut self) -> Option<Switched> {
+        (&mut self.0.remains).await.ok()
+    }
 }
 
 impl Connection {
@@ -51,6 +75,11 @@ impl Connection {
         let busy = Rc::new(Cell::new(false));
         let task = spawn_local(drive(connection, place, Rc::clone(&busy), left));
         Ok(Self { sender, task, busy, remains })
+    }
+
+    /// The upstream has agreed to another protocol: no other request is for this connection.
+    pub(super) fn into_switching(self) -> Switching {
+        Switching(self)
     }
 
     /// Whether a request may be sent on it now.
@@ -65,12 +94,6 @@ impl Connection {
     /// Notes that the request on it is over.
     pub(super) fn rest(&self) {
         self.busy.set(false);
-    }
-
-    /// The connection without HTTP, after the upstream has agreed to that; `None` if it broke in
-    /// that moment.
-    pub(super) async fn switched(mut self) -> Option<Switched> {
-        (&mut self.remains).await.ok()
     }
 
     /// Sends a request and waits for the head of its answer. `may_be_stale`: whether the upstream
@@ -89,8 +112,8 @@ impl Connection {
             return Err(SendError::Unsent(Box::new(request)));
         }
         if may_be_stale
-            && let Ok(Switched { socket, .. }) = (&mut self.remains).await
-            && socket.socket().was_closed_before(RESET_PATIENCE).await
+            && let Ok(Switched { wire, .. }) = (&mut self.remains).await
+            && wire.socket().was_closed_before(RESET_PATIENCE).await
         {
             return Err(SendError::NeverTaken);
         }
@@ -118,8 +141,8 @@ async fn drive(
     let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
     if busy.get() {
         let parts = connection.into_parts();
-        let socket = parts.io.into_inner();
+        let wire = parts.io.into_inner();
         // The request may be gone.
-        let _ = left.send(Switched { socket, first: parts.read_buf, _place: place });
+        let _ = left.send(Switched { wire, first: parts.read_buf, _place: place });
     }
 }

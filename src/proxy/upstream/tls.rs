@@ -24,6 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct TlsClient {
     spec: UpstreamTls,
+    protocols: &'static [&'static [u8]],
     name: Option<ServerName<'static>>,
     clock: Clock,
     looked: Cell<Duration>,
@@ -36,9 +37,15 @@ impl TlsClient {
     /// None where the upstream is spoken to in the clear.
     pub(super) fn new(spec: &Upstream, endpoint: &Endpoint, clock: Clock) -> Option<Self> {
         let tls = spec.tls.as_ref()?;
+        let protocols: &[&[u8]] = match spec.protocol {
+            Protocol::Auto => &[b"h2", b"http/1.1"],
+            Protocol::Http1 => &[b"http/1.1"],
+            Protocol::H2 => &[b"h2"],
+        };
         let paths = tls.ca.iter().chain(tls.identity.iter().flat_map(|(cert, key)| [cert, key]));
         let this = Self {
             spec: tls.clone(),
+            protocols,
             name: server_name(tls, endpoint),
             clock,
             looked: Cell::new(clock.now()),
@@ -49,23 +56,21 @@ impl TlsClient {
         Some(this)
     }
 
-    /// Makes a TLS session for a protocol on a socket; its peer is verified.
+    /// Makes a TLS session on a socket; its peer is verified. `only_http1`: nothing else is offered.
     pub(super) async fn handshake(
         &self,
         socket: Socket,
-        protocol: Protocol,
+        only_http1: bool,
     ) -> Result<Wire, ConnectError> {
         self.look();
         let name = self.name.clone().ok_or(ConnectError::NoServerName)?;
         let config = self.config.borrow().clone().ok_or(ConnectError::TlsFiles)?;
-        let protocols: &[&[u8]] = match protocol {
-            Protocol::Auto => &[b"h2", b"http/1.1"],
-            Protocol::Http1 => &[b"http/1.1"],
-            Protocol::H2 => &[b"h2"],
-        };
-        let protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let connector = TlsConnector::from(config);
-        let stream = connector.with_alpn(protocols).connect(name, socket).await;
+        let stream = if only_http1 {
+            connector.with_alpn(vec![b"http/1.1".to_vec()]).connect(name, socket).await
+        } else {
+            connector.connect(name, socket).await
+        };
         stream.map(Wire::tls).map_err(ConnectError::Tls)
     }
 
@@ -93,7 +98,9 @@ impl TlsClient {
     }
 
     fn read(&self) -> Result<ClientConfig, Problem> {
-        client_config(self.spec.ca.as_deref(), self.spec.identity.as_ref())
+        let mut config = client_config(self.spec.ca.as_deref(), self.spec.identity.as_ref())?;
+        config.alpn_protocols = self.protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(config)
     }
 }
 
