@@ -287,6 +287,7 @@ async fn serve_h2(client: &Rc<Client>, stream: ClientStream) {
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_concurrent_streams(limits.h2_streams)
+        .enable_connect_protocol()
         .max_header_list_size(limits.header_bytes)
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)

@@ -6,7 +6,10 @@
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
-use hyper::body::{Body as _, Incoming};
+use hyper::{
+    body::{Body as _, Incoming},
+    upgrade::OnUpgrade,
+};
 
 use super::{
     body::{GrpcFailures, RequestBody, ResponseBody, Stall, Upload},
@@ -63,6 +66,8 @@ pub(super) struct Routed {
     pub(super) harm: Option<Harm>,
     /// Whether it is a probe of its arm.
     pub(super) is_probe: bool,
+    /// The stream of HTTP/2 that it came on, if that is to become a tunnel.
+    pub(super) extended: Option<OnUpgrade>,
 }
 
 impl Routed {
@@ -121,8 +126,9 @@ fn secured(client: &Client, mut response: Response<ResponseBody>) -> Response<Re
 }
 
 /// From the head to a request that may be sent: target, route, cohort, arm, header rules.
-fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyError> {
+fn begin(client: &Client, mut request: Request<Incoming>) -> Result<Underway, ProxyError> {
     let arrived = client.worker.clock.now();
+    let extended = upgrade::of_http2(&mut request, || client.worker.coin());
     let (mut parts, body) = request.into_parts();
     let target = Target::read(&parts, &client.settings.limits)?;
     if let Some(port) = client.settings.redirect_https {
@@ -133,6 +139,12 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
         client.identify(&mut parts.headers);
     }
     let mut routed = route(client, &parts, &target)?;
+    let upgrades = &routed.route().upgrades;
+    let upgrade = upgrade::asked(&parts, body.is_end_stream(), extended.is_some(), upgrades);
+    if extended.is_some() && upgrade.is_none() {
+        return Err(ProxyError::Connect);
+    }
+    routed.extended = extended;
     if client.worker.probes.wanted()
         && !upgrade::is_set(&parts.headers)
         && body.is_end_stream()
@@ -150,7 +162,6 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
         let stall = Stall::new(&client.worker.deadlines, client.settings.limits.body_timeout);
         (RequestBody::Client { body, upload: Rc::clone(&upload), stall }, Some(upload))
     };
-    let upgrade = upgrade::asked(&parts, upload.is_none(), &route.upgrades);
     // What has switched cannot be sent again.
     let rescuer = if upgrade.is_some() { None } else { rescuer(&routed, &parts) };
     let way = forward::Way { route, service, arm, rescuer, upgrade };
@@ -281,7 +292,7 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
     } else {
         table.asks.harm(service, assignment.arm, cohort, coin)
     };
-    Ok(Routed { view, route, cohort, assignment, harm, is_probe: false })
+    Ok(Routed { view, route, cohort, assignment, harm, is_probe: false, extended: None })
 }
 
 fn observe(client: &Client, routed: &Routed, arrived: Duration) -> Observation {
@@ -316,6 +327,9 @@ pub(super) fn answer(
 ) -> Response<ResponseBody> {
     if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return upgrade::switch(client, routed, exchange, observation, in_flight);
+    }
+    if routed.extended.is_some() && exchange.response.status().is_success() {
+        return upgrade::not_switched(exchange, observation, in_flight);
     }
     let (route, service) = (routed.route(), routed.service());
     let (mut parts, body) = exchange.response.into_parts();
