@@ -184,6 +184,8 @@ impl Running {
     pub fn begin_shutdown(&self) {
         self.ready.send_replace(false);
         self.trigger.begin(*self.drain.borrow());
+        // Whoever comes now is refused at once and goes elsewhere.
+        self.proxy.set_listeners(Vec::new());
     }
 
     /// Shuts down and waits for the end: workers first, then what they have seen is counted and

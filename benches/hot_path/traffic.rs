@@ -7,7 +7,7 @@ use haldane::{
     routing::{
         Arm, Condition, Dials, FailedWhen, HeaderOps, HostPattern, Judged, KeySource, LiveTable,
         RecorderGrid, RequestHead, Rewrite, Route, RouteTable, Salt, Service, ServiceDial,
-        ServiceId, TableParts, UpstreamId,
+        ServiceId, TableParts, Upgrades, UpstreamId,
     },
 };
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -114,6 +114,7 @@ fn route(number: usize, columns: &Arc<[u16]>) -> Route {
         judged: Judged::FirstByte,
         failed_when: FailedWhen::default(),
         rescue: false,
+        upgrades: Upgrades::default(),
         rewrite: Rewrite::default(),
         request_headers: HeaderOps::default(),
         response_headers: HeaderOps::default(),

@@ -88,6 +88,17 @@ impl Thresholds {
         })
     }
 
+    /// Thresholds as [`Thresholds::baseline_us`] gave them in another process; `None` where these
+    /// are none.
+    #[must_use]
+    pub fn recall(baseline_us: &[u32]) -> Option<Self> {
+        let mut edges_us = [*baseline_us.last()?; QUANTILES.len()];
+        let missing = edges_us.len().checked_sub(baseline_us.len())?;
+        edges_us[..baseline_us.len()].copy_from_slice(baseline_us);
+        (missing <= 1 && edges_us.is_sorted())
+            .then_some(Self { edges_us, last_armed: missing == 0 })
+    }
+
     /// The baseline's deadlines by [`QUANTILES`], in microseconds; without the last one where
     /// there were too few requests for it.
     #[must_use]
@@ -145,6 +156,18 @@ mod tests {
         assert_eq!(thresholds(0..999), None);
         assert_eq!(thresholds(0..1000).unwrap().baseline_us().len(), 4);
         assert_eq!(thresholds(0..10_000).unwrap().baseline_us().len(), 5);
+    }
+
+    #[test]
+    fn thresholds_are_recalled_as_they_were_and_nonsense_is_not() {
+        for count in [1000, 10_000] {
+            let before = thresholds(0..count).unwrap();
+            let again = Thresholds::recall(before.baseline_us()).unwrap();
+            assert_eq!(again.baseline_us(), before.baseline_us());
+        }
+        for nonsense in [&[][..], &[1, 2, 3], &[4, 3, 2, 1], &[1, 2, 3, 4, 5, 6]] {
+            assert_eq!(Thresholds::recall(nonsense), None);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, Ipv4Addr},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::{
         Arc,
@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::HeaderValue;
 use hyper::{
     server::conn::{http1, http2},
@@ -35,6 +36,7 @@ use super::{
     headers,
     listen::{Accepting, Listener, ListenerPlace},
     stream::{ClientStream, Socket},
+    tunnel::Tunnel,
     worker::Worker,
 };
 use crate::{measure::ShedReason, shutdown};
@@ -169,7 +171,9 @@ async fn serve(
     let Ok(peer_text) = HeaderValue::from_str(&peer.to_string()) else {
         return;
     };
-    let settings = listener.settings;
+    let settings = Arc::clone(&listener.settings);
+    // Held for as long as the connection lives, it would keep the socket listening.
+    drop(listener);
     let client = Rc::new(Client {
         worker: Rc::clone(&worker),
         state: Rc::clone(&state),
@@ -181,20 +185,34 @@ async fn serve(
     });
     let socket = Rc::new(RefCell::new(socket));
     let stream = ClientStream::new(Rc::clone(&socket), first, state);
-    let late = if h2 {
+    let ended = if h2 {
         serve_h2(&client, stream).await;
-        false
+        Ended::Done
     } else {
         serve_h1(&client, stream).await
     };
     if let Some(socket) = Rc::into_inner(socket) {
-        close(&client, socket.into_inner(), late).await;
+        match ended {
+            Ended::Switched(tunnel, early) => tunnel.run(socket.into_inner(), early).await,
+            Ended::Done => close(&client, socket.into_inner(), false).await,
+            Ended::Late => close(&client, socket.into_inner(), true).await,
+        }
     }
     drop((watched, place));
 }
 
-/// Serves HTTP/1 until the connection's end. Says whether a head came too late.
-async fn serve_h1(client: &Rc<Client>, stream: ClientStream) -> bool {
+/// How HTTP ended on a connection.
+enum Ended {
+    /// With the last answer.
+    Done,
+    /// A head came too late.
+    Late,
+    /// Another protocol is spoken now; the client has sent so much of it already.
+    Switched(Box<Tunnel>, Bytes),
+}
+
+/// Serves HTTP/1 until the connection's end.
+async fn serve_h1(client: &Rc<Client>, stream: ClientStream) -> Ended {
     let limits = &client.settings.limits;
     let mut builder = http1::Builder::new();
     builder
@@ -211,24 +229,29 @@ async fn serve_h1(client: &Rc<Client>, stream: ClientStream) -> bool {
         let answer = handle(client, request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut late = false;
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let ended = poll_fn(|cx| {
+        let mut connection = Pin::new(&mut connection);
         match client.state.poll_signal(cx) {
             Poll::Ready(Signal::Close) => connection.as_mut().graceful_shutdown(),
-            Poll::Ready(Signal::HeadTimeout) => {
-                late = true;
-                return Poll::Ready(Ok(()));
-            }
+            Poll::Ready(Signal::HeadTimeout) => return Poll::Ready(None),
             Poll::Pending => {}
         }
-        connection.as_mut().poll(cx)
+        connection.poll(cx).map(Some)
     })
     .await;
-    if let Err(error) = &ended {
-        note(client, error);
+    match ended {
+        None => return Ended::Late,
+        Some(Err(error)) => {
+            note(client, &error);
+            return Ended::Done;
+        }
+        Some(Ok(())) => {}
     }
-    late
+    let Some(tunnel) = client.state.switched() else { return Ended::Done };
+    let parts = connection.into_parts();
+    let early = [parts.read_buf, parts.io.into_inner().unread()].concat();
+    Ended::Switched(tunnel, early.into())
 }
 
 /// Counts what the codec refused.

@@ -4,6 +4,7 @@
 
 use std::{
     cell::Cell,
+    collections::VecDeque,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -20,11 +21,12 @@ use super::{
     connection::InFlight,
     deadline::{Deadline, Deadlines},
     observe::Observation,
-    upstream::Lease,
+    upstream::{AnswerBody, Lease},
 };
 use crate::{measure::Outcome, routing::FailedWhen};
 
-type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// Why a body ended before its end.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How far the client's body has come.
 #[derive(Debug, Default)]
@@ -51,6 +53,45 @@ pub(super) enum RequestBody {
     Empty,
     /// The client's.
     Client { body: Incoming, upload: Rc<Upload>, stall: Stall },
+    /// The client's, of which the beginning goes out once more.
+    Again { first: PutBack, rest: Box<RequestBody> },
+}
+
+/// The beginning of a body that an upstream did not take.
+#[derive(Debug)]
+pub(super) struct PutBack {
+    pub(super) data: VecDeque<Bytes>,
+    /// With these the body is over.
+    pub(super) trailers: Option<HeaderMap>,
+}
+
+impl PutBack {
+    fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.trailers.is_none()
+    }
+
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        self.data.pop_front().map(Frame::data).or_else(|| self.trailers.take().map(Frame::trailers))
+    }
+}
+
+impl RequestBody {
+    /// Puts back what was read of it.
+    pub(super) fn put_back(self, first: PutBack) -> Self {
+        if let Some(upload) = self.upload() {
+            upload.complete.set(false);
+        }
+        Self::Again { first, rest: Box::new(self) }
+    }
+
+    /// How far the client's body has come.
+    pub(super) fn upload(&self) -> Option<&Rc<Upload>> {
+        match self {
+            Self::Empty => None,
+            Self::Client { upload, .. } => Some(upload),
+            Self::Again { rest, .. } => rest.upload(),
+        }
+    }
 }
 
 impl Body for RequestBody {
@@ -61,8 +102,18 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Client { body, upload, stall } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (body, upload, stall) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Client { body, upload, stall } => (body, upload, stall),
+            Self::Again { first, rest } => {
+                let Some(frame) = first.next() else {
+                    return Pin::new(&mut **rest).poll_frame(cx);
+                };
+                if let Some(upload) = rest.upload() {
+                    upload.complete.set(first.is_empty() && rest.is_end_stream());
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
         };
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -90,6 +141,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Client { body, .. } => body.is_end_stream(),
+            Self::Again { first, rest } => first.is_empty() && rest.is_end_stream(),
         }
     }
 
@@ -97,6 +149,13 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Client { body, .. } => body.size_hint(),
+            Self::Again { first, rest } => {
+                let again: usize = first.data.iter().map(Bytes::len).sum();
+                match rest.size_hint().exact() {
+                    Some(length) => SizeHint::with_exact(length + again as u64),
+                    None => SizeHint::default(),
+                }
+            }
         }
     }
 }
@@ -138,7 +197,7 @@ pub(super) enum ResponseBody {
 /// The upstream's body on its way to the client, under observation.
 #[derive(Debug)]
 pub(super) struct Download {
-    pub(super) body: Incoming,
+    pub(super) body: AnswerBody,
     pub(super) observation: Option<Observation>,
     pub(super) lease: Option<Lease>,
     pub(super) upload: Option<Rc<Upload>>,
@@ -203,7 +262,7 @@ impl Download {
             Poll::Ready(Some(Err(error))) => {
                 let client = self.upload.as_ref().is_some_and(|upload| upload.broken());
                 self.finish(if client { Outcome::Aborted } else { Outcome::Failed });
-                Poll::Ready(Some(Err(error.into())))
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Pending => {
                 if let Some(observation) = &mut self.observation {

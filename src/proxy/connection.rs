@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{clock::Clock, settings::Limits};
+use super::{clock::Clock, settings::Limits, tunnel::Tunnel};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(super) struct ConnectionState {
     in_flight: Cell<u32>,
     /// Whether the peer has closed its side.
     ended: Cell<bool>,
+    /// What the connection becomes when the answer that is being written is out.
+    tunnel: RefCell<Option<Box<Tunnel>>>,
     signal: Cell<Option<Signal>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -53,6 +55,7 @@ impl ConnectionState {
             since: Cell::new(clock.now()),
             in_flight: Cell::new(0),
             ended: Cell::new(false),
+            tunnel: RefCell::new(None),
             signal: Cell::new(None),
             waker: RefCell::new(None),
         })
@@ -69,6 +72,16 @@ impl ConnectionState {
 
     pub(super) fn peer_ended(&self) -> bool {
         self.ended.get()
+    }
+
+    /// The answer that is being written is the last one: then the connection is a tunnel.
+    pub(super) fn switch(&self, tunnel: Tunnel) {
+        self.tunnel.replace(Some(Box::new(tunnel)));
+    }
+
+    /// What the connection has become.
+    pub(super) fn switched(&self) -> Option<Box<Tunnel>> {
+        self.tunnel.take()
     }
 
     /// What comes before requests is over: the time for the first head begins.

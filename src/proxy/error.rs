@@ -8,7 +8,12 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use rustix::io::Errno;
 
-use super::{body::ResponseBody, connection::InFlight, drill, upstream::ConnectError};
+use super::{
+    body::ResponseBody,
+    connection::InFlight,
+    drill,
+    upstream::{BrokenOff, ConnectError},
+};
 use crate::{
     measure::{Outcome, ShedReason},
     routing::{Harm, HostProblem, PathProblem},
@@ -32,7 +37,7 @@ pub(super) enum ProxyError {
     #[error("the proxy has no room for another connection to this upstream")]
     Overload,
     #[error("the upstream broke off: {0}")]
-    Upstream(hyper::Error),
+    Upstream(BrokenOff),
     #[error("the upstream broke the protocol: {0}")]
     Protocol(&'static str),
     #[error("the upstream did not answer in time")]
@@ -147,14 +152,29 @@ impl From<ConnectError> for ProxyError {
         match error {
             ConnectError::Overloaded => Self::Overload,
             // The proxy's own lack of descriptors or ports is not the upstream's fault.
-            ConnectError::Io(error) if exhausted(&error) => Self::Overload,
+            ConnectError::Io(_) if error.is_exhaustion() => Self::Overload,
+            ConnectError::Joined(ref joined) if joined.is_exhaustion() => Self::Overload,
             ConnectError::Io(_)
             | ConnectError::Timeout
             | ConnectError::NoAddress
             | ConnectError::Handshake(_)
-            | ConnectError::NotInForce(_)
+            | ConnectError::Http2(_)
+            | ConnectError::NotHttp1
+            | ConnectError::NotHttp2
+            | ConnectError::NotAgreed
+            | ConnectError::Tls(_)
+            | ConnectError::TlsFiles
+            | ConnectError::NoServerName
+            | ConnectError::Joined(_)
             | ConnectError::NoEndpoint => Self::NoConnection(error),
         }
+    }
+}
+
+impl ConnectError {
+    /// Whether the proxy itself lacks what a connection takes.
+    fn is_exhaustion(&self) -> bool {
+        matches!(self, Self::Io(error) if exhausted(error))
     }
 }
 

@@ -10,7 +10,7 @@ use http::{
     uri::PathAndQuery,
 };
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::task::spawn_local;
 
 use super::{
@@ -21,7 +21,8 @@ use super::{
     headers::{self, Forwarding},
     observe::Observation,
     target::Target,
-    upstream::{ConnectError, Lease, Pool, SendError},
+    upgrade,
+    upstream::{AnswerBody, ConnectError, Lease, Pool, SendError},
 };
 use crate::routing::{Arm, Rewrite, Route, Service};
 
@@ -44,12 +45,14 @@ pub(super) struct Way<'a> {
     pub(super) arm: &'a Arm,
     /// Who gets the request if `arm` fails, so that a copy is to be kept.
     pub(super) rescuer: Option<&'a Arm>,
+    /// The protocol that the client wants to switch to.
+    pub(super) upgrade: Option<HeaderValue>,
 }
 
 /// A request exchanged for the head of its answer.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<AnswerBody>,
     pub(super) lease: Lease,
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) deadline: Deadline,
@@ -106,6 +109,9 @@ pub(super) fn prepare(
         fields
     });
     headers::apply(fields, &way.arm.request_headers);
+    if let Some(protocol) = &way.upgrade {
+        upgrade::set(fields, protocol.clone());
+    }
     // The codec sends a body of unknown length for these methods only if it is told to.
     if body.size_hint().exact().is_none() && !body.is_end_stream() {
         for fields in std::iter::once(fields).chain(rescuers.as_mut()) {
@@ -216,6 +222,7 @@ pub(super) async fn exchange(
     if let Some(observation) = &observation {
         observation.prepared();
     }
+    let may_switch = upgrade::is_set(request.headers());
     loop {
         let endpoint = pool.pick();
         if let (Some(endpoint), Some(observation)) = (endpoint, &mut observation) {
@@ -223,7 +230,11 @@ pub(super) async fn exchange(
         }
         let leased = async {
             let endpoint = endpoint.ok_or(ConnectError::NoEndpoint)?;
-            endpoint.lease(attempts >= POOLED_ATTEMPTS).await
+            if may_switch {
+                endpoint.lease_alone().await
+            } else {
+                endpoint.lease(attempts >= POOLED_ATTEMPTS).await
+            }
         };
         let leased = deadline.bound(leased).await;
         let mut lease = match leased {
@@ -238,7 +249,7 @@ pub(super) async fn exchange(
         }
         let copy = if lease.may_be_stale { Copy::of(&request) } else { None };
         let failure = match deadline.bound(lease.send(request)).await {
-            Ok(Ok(response)) if response.status().is_informational() => {
+            Ok(Ok(response)) if response.status().is_informational() && !may_switch => {
                 return Err(SWITCHED.into());
             }
             Ok(Ok(response)) => return Ok(Exchange { response, lease, upload, deadline }),
@@ -276,7 +287,8 @@ fn again(
 /// Gives up an answer that nobody gets; its connection is kept if the rest is short.
 pub(super) fn let_go(exchange: Exchange) {
     let Exchange { response, lease, upload, mut deadline } = exchange;
-    if upload.is_some_and(|upload| !upload.complete()) {
+    let switched = response.status().is_informational();
+    if switched || upload.is_some_and(|upload| !upload.complete()) {
         return;
     }
     let mut body = response.into_body();

@@ -19,6 +19,7 @@ use super::{
     second::SecondLook,
     settings::ListenerSettings,
     target::Target,
+    upgrade,
     worker::{View, Worker},
 };
 use crate::routing::{
@@ -129,7 +130,11 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
         client.identify(&mut parts.headers);
     }
     let mut routed = route(client, &parts, &target)?;
-    if client.worker.probes.wanted() && body.is_end_stream() && parts.method.is_idempotent() {
+    if client.worker.probes.wanted()
+        && !upgrade::is_set(&parts.headers)
+        && body.is_end_stream()
+        && parts.method.is_idempotent()
+    {
         become_probe(client, &mut routed);
     }
     let observation = observe(client, &routed, arrived);
@@ -142,7 +147,10 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
         let stall = Stall::new(&client.worker.deadlines, client.settings.limits.body_timeout);
         (RequestBody::Client { body, upload: Rc::clone(&upload), stall }, Some(upload))
     };
-    let way = forward::Way { route, service, arm, rescuer: rescuer(&routed, &parts) };
+    let upgrade = upgrade::asked(&parts, upload.is_none(), &route.upgrades);
+    // What has switched cannot be sent again.
+    let rescuer = if upgrade.is_some() { None } else { rescuer(&routed, &parts) };
+    let way = forward::Way { route, service, arm, rescuer, upgrade };
     let replay = match forward::prepare(&mut parts, target, client, &way, &body) {
         Ok(replay) => replay.map(Box::new),
         Err(error) => {
@@ -287,6 +295,9 @@ pub(super) fn answer(
     mut observation: Option<Observation>,
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
+    if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return upgrade::switch(client, routed, exchange, observation, in_flight);
+    }
     let (route, service) = (routed.route(), routed.service());
     let (mut parts, body) = exchange.response.into_parts();
     let grpc = GrpcFailures::of(&route.failed_when, &parts.headers);

@@ -25,6 +25,8 @@ mod settings;
 mod start;
 mod stream;
 mod target;
+mod tunnel;
+mod upgrade;
 mod upstream;
 mod worker;
 

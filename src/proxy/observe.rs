@@ -186,6 +186,13 @@ impl Observation {
         }
     }
 
+    /// The answer switches protocols: its first byte decides, whatever the route is judged by. How
+    /// long both sides then talk says nothing.
+    pub(super) fn switches(&mut self) {
+        self.request.first_byte_decides = true;
+        self.streams();
+    }
+
     /// The answer fails after its head, by its trailers or by its body.
     pub(super) fn fail(&mut self) {
         self.failed = true;

@@ -124,10 +124,7 @@ impl SecondLook {
             Err(_) | Ok(_) if self.bodyless => RequestBody::Empty,
             Err(_) | Ok(_) => return None,
         };
-        let upload = match &body {
-            RequestBody::Client { upload, .. } => Some(Rc::clone(upload)),
-            RequestBody::Empty => None,
-        };
+        let upload = body.upload().map(Rc::clone);
         Some((body, upload))
     }
 

@@ -153,6 +153,13 @@ impl ClientStream {
     }
 }
 
+impl ClientStream {
+    /// What the sniffer has read and nobody else has.
+    pub(super) fn unread(self) -> Bytes {
+        self.prefix
+    }
+}
+
 impl AsyncRead for ClientStream {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -4,13 +4,22 @@
 //! else closes it. Nothing here decides whether a request may be sent again; it only says whether
 //! the upstream can have taken it.
 
+mod answer;
 mod connection;
 mod endpoint;
+mod h1;
+mod h2;
+mod tls;
+mod wire;
 
 use std::{cell::Cell, io, rc::Rc, sync::Arc};
 
-pub(super) use self::connection::{Lease, SendError};
 use self::endpoint::EndpointPool;
+pub(super) use self::{
+    answer::AnswerBody,
+    connection::{BrokenOff, Lease, SendError},
+    h1::{Switched, Switching},
+};
 use super::{clock::Clock, deadline::Deadlines};
 use crate::routing::Upstream;
 
@@ -25,8 +34,22 @@ pub(super) enum ConnectError {
     NoAddress,
     #[error("the handshake with the upstream failed: {0}")]
     Handshake(#[from] hyper::Error),
-    #[error("{0} towards upstreams is not in force in this version")]
-    NotInForce(&'static str),
+    #[error("the handshake with the upstream failed: {0}")]
+    Http2(::h2::Error),
+    #[error("the upstream does not speak HTTP/2")]
+    NotHttp2,
+    #[error("the upstream speaks HTTP/2 alone, in which no other protocol can be switched to")]
+    NotHttp1,
+    #[error("the upstream did not agree on HTTP/2")]
+    NotAgreed,
+    #[error("the TLS handshake with the upstream failed: {0}")]
+    Tls(io::Error),
+    #[error("the files for TLS to the upstream are of no use")]
+    TlsFiles,
+    #[error("there is no name to verify the upstream by")]
+    NoServerName,
+    #[error("{0}")]
+    Joined(Rc<ConnectError>),
     #[error("too many requests wait for a connection to this upstream")]
     Overloaded,
     #[error("the upstream has no endpoints")]
@@ -120,7 +143,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::routing::{Endpoint, Protocol};
+    use crate::routing::{Endpoint, Http2, Protocol};
 
     fn pool_to(endpoint: Endpoint) -> (Pool, Clock, Rc<Deadlines>) {
         let spec = Arc::new(Upstream {
@@ -135,6 +158,7 @@ mod tests {
             idle_connections: 100,
             idle_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(3),
+            h2: Http2::default(),
         });
         let clock = Clock::new(Instant::now());
         let deadlines = Rc::new(Deadlines::new(clock));

@@ -367,11 +367,11 @@ impl Control {
             if changes.begun.contains(&at) {
                 let past = pasts.remove(&rollout.run);
                 let (evidence, counts) =
-                    past.map_or((None, Vec::new()), |past| (Some(past.evidence), past.counts));
+                    past.map_or((None, Vec::new()), |past| (past.evidence, past.counts));
                 if let Some(about) = self.about(at) {
                     hearings.begin(&about, evidence, weights_bp, now);
-                    carried.push((names, counts));
                 }
+                carried.push((names, counts));
                 continue;
             }
             if let (Some(hearing), Some(about)) = (hearings.of(&names), self.about(at)) {

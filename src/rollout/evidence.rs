@@ -122,6 +122,11 @@ impl Evidence {
         &self.subject
     }
 
+    /// The baseline's deadlines in microseconds, by route, as they were told last.
+    pub(super) fn deadlines_us(&self) -> &[Vec<u32>] {
+        self.state.deadlines_us()
+    }
+
     /// The judge.
     #[must_use]
     pub const fn judge(&self) -> &Judge {

@@ -7,7 +7,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Beginning, Evidence, EvidenceArm, EvidenceInput, EvidenceSnapshot, Obstacle, Recorded, Seen,
-    Source, Split, Subject, Tellers, Told, Verdict, Yardstick, steering::Said,
+    Source, Split, Subject, Tellers, Told, Verdict, Yardstick, recall::RouteDeadlines,
+    steering::Said,
 };
 use crate::{
     judge::{BreakerState, Level},
@@ -35,6 +36,8 @@ pub(super) struct Hearings {
     yards: HashMap<Arc<str>, Yardstick>,
     /// By recorder id: the hearings that its requests belong to.
     keyed: HashMap<RecorderId, Vec<(Names, EvidenceArm)>>,
+    /// By service: the deadlines of a process before this one, until the yardstick is made.
+    past_deadlines: HashMap<Arc<str>, Vec<RouteDeadlines>>,
 }
 
 /// The evidence against one canary.
@@ -69,7 +72,7 @@ impl Hearings {
     pub(super) fn begin(
         &mut self,
         about: &About<'_>,
-        past: Option<EvidenceSnapshot>,
+        past: Option<(EvidenceSnapshot, Vec<RouteDeadlines>)>,
         weights_bp: &[u16],
         now: Now,
     ) {
@@ -81,7 +84,8 @@ impl Hearings {
         let beginning = about.beginning(&subject, now, &splits);
         let mut notes = vec![Recorded::Begin(Box::new(beginning.clone()))];
         let evidence = match past {
-            Some(past) => {
+            Some((past, slow)) => {
+                self.past_deadlines.insert(about.rollout.service.clone(), slow);
                 let mut evidence = Evidence::recall(subject, past);
                 // The process before may have ended between the decision and this.
                 let out = about.rollout.state.life.cohorts_out();
@@ -131,7 +135,12 @@ impl Hearings {
         }
         self.yards.retain(|service, _| subjects.contains_key(service));
         for (service, subjects) in subjects {
-            self.yards.entry(service).or_default().measure(subjects);
+            let past = self.past_deadlines.remove(&service);
+            let yard = self.yards.entry(service).or_default();
+            yard.measure(subjects.iter().copied());
+            if let (Some(past), Some(subject)) = (past, subjects.first()) {
+                yard.recall(subject, &past);
+            }
         }
     }
 

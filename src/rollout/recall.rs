@@ -1,7 +1,7 @@
 //! Recall: a rollout told again from the journal's records, one after the other. A restart goes on
 //! where it ends; a replay looks whether every decision comes out the same.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Change, Decision, DecisionKind, Evidence, EvidenceSnapshot, LiveRollout, Plan, Record,
@@ -91,6 +91,12 @@ impl Recall {
         self.pending.as_ref().unwrap_or(&self.life)
     }
 
+    /// What counted as slow, by route.
+    fn slow(&self) -> Vec<RouteDeadlines> {
+        let names = self.beginning.routes.iter().map(|(name, _)| name.clone());
+        names.zip(self.evidence.deadlines_us().iter().cloned()).collect()
+    }
+
     /// Where another process goes on.
     pub(super) fn recalled(mut self) -> Recalled {
         let before = self.life().clone();
@@ -99,6 +105,7 @@ impl Recall {
             life: before,
             again,
             time: self.time(),
+            slow: self.slow(),
             evidence: self.evidence.snapshot(),
             counts: self.counts,
         }
@@ -180,14 +187,28 @@ pub(super) struct Recalled {
     pub(super) again: Option<(Change, Life)>,
     pub(super) time: Duration,
     pub(super) evidence: EvidenceSnapshot,
+    pub(super) slow: Vec<RouteDeadlines>,
     pub(super) counts: Vec<RouteCounts>,
 }
 
-/// Tells all rollouts again. Returns what is known of those that were judged last, by run.
+/// A route, and its baseline's deadlines in microseconds.
+pub(super) type RouteDeadlines = (Arc<str>, Vec<u32>);
+
+/// What is known of all rollouts of the process before, by run.
+#[derive(Debug, Default)]
+pub(super) struct Recollection {
+    /// Those whose records were read.
+    pub(super) told: HashMap<u64, Recalled>,
+    /// The requests of those that had ended before.
+    pub(super) ended: HashMap<u64, Vec<RouteCounts>>,
+}
+
+/// Tells all rollouts again.
 pub(super) fn recall_all(
     live: Vec<LiveRollout>,
+    ended: Vec<(u64, Vec<RouteCounts>)>,
     records: Vec<journal::Record<Record>>,
-) -> HashMap<u64, Recalled> {
+) -> Recollection {
     let mut recalls: HashMap<u64, Recall> =
         live.into_iter().map(|live| (live.run, Recall::resume(live))).collect();
     let mut begun: HashMap<u64, Life> = HashMap::new();
@@ -216,7 +237,8 @@ pub(super) fn recall_all(
             }
         }
     }
-    recalls.into_iter().map(|(run, recall)| (run, recall.recalled())).collect()
+    let told = recalls.into_iter().map(|(run, recall)| (run, recall.recalled())).collect();
+    Recollection { told, ended: ended.into_iter().collect() }
 }
 
 /// What comes of a step.

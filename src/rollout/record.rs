@@ -126,6 +126,10 @@ pub struct Memory {
     pub decisions: Vec<Decision>,
     /// The rollouts that are judged.
     pub live: Vec<LiveRollout>,
+    /// Of those that are not judged any more: the number of the decision that each began with, and
+    /// its requests.
+    #[serde(default)]
+    pub ended: Vec<(u64, Vec<RouteCounts>)>,
     /// What the placebos know, by service.
     #[serde(default)]
     pub placebos: Vec<(Arc<str>, PlaceboMemory)>,

@@ -265,6 +265,7 @@ impl Recording {
         };
         self.journal
             .append_snapshot(Memory {
+                ended: Vec::new(),
                 decisions: Vec::new(),
                 live: vec![live],
                 placebos: Vec::new(),

@@ -147,7 +147,7 @@ pub(super) fn set_up(start: Start, moment: Moment) -> Result<SetUp, StartError> 
         memory.decisions.into_iter().map(|decision| (decision.seq, decision)).collect();
     decisions.extend(found.decisions.drain(..).map(|decision| (decision.seq, decision)));
     let placebos = Placebos::recall(memory.placebos);
-    let recalled = recall_all(memory.live, std::mem::take(&mut found.records));
+    let recalled = recall_all(memory.live, memory.ended, std::mem::take(&mut found.records));
     let (inbox, messages) = bounded(INBOX);
     let (journal, thread) = found.write(inbox.clone()).map_err(StartError::Thread)?;
     let (ends, links) = (0..start.workers).map(|_| link()).unzip();

@@ -21,7 +21,7 @@ use super::{
     hearing::Hearings,
     journal,
     placebo::Placebos,
-    recall::{Course, Recalled, course},
+    recall::{Course, Recollection, RouteDeadlines, course},
     state::{State, Turn},
 };
 
@@ -55,7 +55,8 @@ pub(super) struct Known<'a> {
 /// What goes on of a rollout of a process before this one.
 #[derive(Debug)]
 pub(super) struct Past {
-    pub(super) evidence: EvidenceSnapshot,
+    /// The evidence and what counted as slow, by route; `None` where it was not judged any more.
+    pub(super) evidence: Option<(EvidenceSnapshot, Vec<RouteDeadlines>)>,
     pub(super) counts: Vec<RouteCounts>,
 }
 
@@ -119,7 +120,7 @@ pub(super) struct Steering {
     config_hash: Arc<str>,
     changes: Changes,
     /// By run: what the journal knows of rollouts of a process before.
-    recalled: HashMap<u64, Recalled>,
+    recalled: Recollection,
     /// By run: the evidence of those that go on.
     pasts: HashMap<u64, Past>,
 }
@@ -129,7 +130,7 @@ impl Steering {
     pub(super) fn new(
         journal: Journal,
         decisions: impl IntoIterator<Item = Decision>,
-        recalled: HashMap<u64, Recalled>,
+        recalled: Recollection,
     ) -> Self {
         let mut steering = Self {
             services: Vec::new(),
@@ -339,6 +340,12 @@ impl Steering {
             })
         });
         let live = live.collect();
+        let ended = self.rollouts.iter().flatten().filter_map(|rollout| {
+            let names = rollout.names();
+            let judged = hearings.all().any(|(of, _)| *of == names);
+            (!judged).then(|| Some((rollout.run, known.counted.get(&names)?.clone())))?
+        });
+        let ended = ended.collect();
         let mut decisions: Vec<Decision> =
             self.known.values().map(|decision| Decision::clone(decision)).collect();
         decisions.sort_unstable_by_key(|decision| decision.seq);
@@ -346,6 +353,7 @@ impl Steering {
         let _ = self.journal.append_snapshot(Memory {
             decisions,
             live,
+            ended,
             placebos: known.placebos.memory(),
         });
     }

@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     measure::{Batch, Event, OVERHEAD_BUCKETS},
     routing::{
-        Arm, CohortPolicy, Condition, Endpoint, HeaderOps, Protocol, RouteTable, Salt, Service,
-        ServiceId, TableParts, Upstream, UpstreamId, fixtures::route,
+        Arm, CohortPolicy, Condition, Endpoint, HeaderOps, Http2, Protocol, RouteTable, Salt,
+        Service, ServiceId, TableParts, Upstream, UpstreamId, fixtures::route,
     },
 };
 
@@ -71,6 +71,7 @@ impl World {
             idle_connections: 1,
             idle_timeout: Duration::ZERO,
             connect_timeout: Duration::ZERO,
+            h2: Http2::default(),
         });
         let all = || Condition::All(Vec::new());
         RouteTable::new(TableParts {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, Method};
 
 use super::{
     Arm, CohortPolicy, FailedWhen, HeaderOps, Judged, KeySource, RecorderGrid, RequestHead,
-    Rewrite, Route, Salt, Service, ServiceId, UpstreamId,
+    Rewrite, Route, Salt, Service, ServiceId, Upgrades, UpstreamId,
 };
 
 /// The head of a request, owned.
@@ -69,6 +69,7 @@ pub(crate) fn route(name: &str) -> Route {
         judged: Judged::FirstByte,
         failed_when: FailedWhen::default(),
         rescue: false,
+        upgrades: Upgrades::default(),
         rewrite: Rewrite::default(),
         request_headers: HeaderOps::default(),
         response_headers: HeaderOps::default(),

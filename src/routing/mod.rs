@@ -39,7 +39,7 @@ pub use matcher::{RouteTable, TableParts};
 pub use path::{PathProblem, normalise_path, refuse_encoded_slashes};
 pub use precedence::{HostRank, PathRank, Precedence};
 pub use table::{
-    Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, HealthPath, Judged,
-    KeySource, LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt, Service,
-    ServiceId, Upstream, UpstreamId, UpstreamTls, Warmup,
+    Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, HealthPath, Http2,
+    Judged, KeySource, LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt,
+    Service, ServiceId, Upgrades, Upstream, UpstreamId, UpstreamTls, Warmup,
 };

@@ -60,6 +60,8 @@ pub struct Route {
     /// Whether an idempotent request that fails on a canary before the first byte of its answer is
     /// replayed on the baseline.
     pub rescue: bool,
+    /// Which other protocols its requests may switch to.
+    pub upgrades: Upgrades,
     /// Changes of host and path before forwarding.
     pub rewrite: Rewrite,
     /// Changes to the request's header.
@@ -100,6 +102,32 @@ pub enum Judged {
     FirstByte,
     /// Until the last byte; includes the client's download speed.
     Total,
+}
+
+/// Which protocols the requests of a route may switch to, and how long those may be silent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrades {
+    /// Their names in `Upgrade`, in lower case.
+    pub protocols: Vec<Arc<str>>,
+    /// Without a byte in either direction for this long, it is over.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Upgrades {
+    /// WebSocket, silent for an hour at most.
+    fn default() -> Self {
+        let idle_timeout = Duration::from_secs(3600);
+        Self { protocols: vec!["websocket".into()], idle_timeout }
+    }
+}
+
+impl Upgrades {
+    /// Whether a request may switch to a protocol, whose name is compared without regard to case.
+    #[must_use]
+    pub fn allow(&self, protocol: &[u8]) -> bool {
+        let protocol = protocol.trim_ascii();
+        self.protocols.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(protocol))
+    }
 }
 
 /// Which answers count as failures of the arm.
@@ -260,6 +288,31 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Time for a connection to be made.
     pub connect_timeout: Duration,
+    /// Connections that speak HTTP/2.
+    pub h2: Http2,
+}
+
+/// HTTP/2 towards an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// Most requests that share a connection before another one is opened.
+    pub streams: u32,
+    /// After this long without a sign of life from an upstream that requests wait for, it is
+    /// pinged.
+    pub ping_interval: Duration,
+    /// After this long without an answer to a ping its connection is given up.
+    pub ping_timeout: Duration,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            // What most servers allow.
+            streams: 100,
+            ping_interval: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 /// Where an upstream listens.

@@ -42,6 +42,9 @@ pub enum Problem {
     /// What it holds is refused.
     #[error("{}: {}", .0.display(), .1)]
     Refused(PathBuf, rustls::Error),
+    /// The system has no certificates to verify a peer by.
+    #[error("the system has no certificates to verify by; name a file with `ca`")]
+    NoSystemRoots,
     /// TLS cannot be set up at all.
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
@@ -58,7 +61,7 @@ impl Problem {
             | Self::NoKey(path)
             | Self::Mismatch { key: path, .. }
             | Self::Refused(path, _) => Some(path),
-            Self::Setup(_) => None,
+            Self::NoSystemRoots | Self::Setup(_) => None,
         }
     }
 }

@@ -119,11 +119,15 @@ state_dir: {more}state\n{yaml}"
     let answer = haldane.reload().await;
     assert!(answer.status.is_client_error() && answer.text().contains("state_dir"));
     assert_eq!(Call::get("/").to(spare).await.text(), "one");
+    // A connection that lives on does not keep the door open for others.
+    let mut lives_on = Connection::open(spare, false).await.unwrap();
+    assert_eq!(lives_on.call(Call::get("/")).await.unwrap().text(), "one");
     haldane.write_config(&with(first, ""));
     assert_eq!(haldane.reload().await.status, 200);
     eventually("the second listener is closed", async || {
         tokio::net::TcpStream::connect(spare).await.is_err().then_some(())
     })
     .await;
+    assert_eq!(lives_on.call(Call::get("/")).await.unwrap().text(), "one");
     assert_eq!(Call::get("/").to(haldane.addr).await.text(), "one");
 }

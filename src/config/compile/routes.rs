@@ -17,7 +17,9 @@ use crate::{
         values::Text,
     },
     rollout::Slo,
-    routing::{Condition, FailedWhen, Judged, RecorderGrid, Rewrite, Route, Service, ServiceId},
+    routing::{
+        Condition, FailedWhen, Judged, RecorderGrid, Rewrite, Route, Service, ServiceId, Upgrades,
+    },
 };
 
 /// After this long without an answer a request is hung, unless the route says otherwise.
@@ -129,11 +131,49 @@ fn compile_one(
         },
         failed_when: compile_failed_when(&route.failed_when, compiling),
         rescue: route.rescue.get().is_some_and(|rescue| rescue.0),
+        upgrades: compile_upgrades(&route.upgrades, compiling),
         rewrite: compile_rewrite(route, compiling),
         request_headers: compiling.header_ops(&route.request_headers),
         response_headers: compiling.header_ops(&route.response_headers),
         recorders: RecorderGrid::default(),
     }
+}
+
+fn compile_upgrades(given: &Given<file::Upgrades>, compiling: &Compiling<'_, '_>) -> Upgrades {
+    let mut upgrades = Upgrades::default();
+    let written = match given.get() {
+        None => return upgrades,
+        Some(file::Upgrades::Word(file::UpgradesWord::None)) => {
+            upgrades.protocols.clear();
+            return upgrades;
+        }
+        Some(file::Upgrades::These(these)) => these,
+    };
+    upgrades.idle_timeout = compiling.time(&written.idle_timeout, upgrades.idle_timeout);
+    if written.protocols.is_absent() {
+        return upgrades;
+    }
+    upgrades.protocols.clear();
+    for (Text(name), spot) in compiling.items(&written.protocols).iter().filter_map(Given::located)
+    {
+        let name = name.to_ascii_lowercase();
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            compiling.problem_with_help(
+                spot,
+                format!("`{name}` is not the name of a protocol"),
+                "write it as clients write it in `Upgrade`, like `websocket`",
+            );
+        } else if matches!(&*name, "h2c" | "h2" | "tls") {
+            compiling.problem_with_help(
+                spot,
+                format!("`{name}` cannot be switched to: its requests would pass by unseen"),
+                "HTTP/2 needs no upgrade: clients speak it by prior knowledge or over TLS",
+            );
+        } else {
+            upgrades.protocols.push(name.into());
+        }
+    }
+    upgrades
 }
 
 fn compile_failed_when(list: &Given<Many<Text>>, compiling: &Compiling<'_, '_>) -> FailedWhen {

@@ -1,6 +1,11 @@
 //! Upstreams, compiled: the named ones, then those that services write in place.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Compiling, health_check};
 use crate::{
@@ -10,7 +15,8 @@ use crate::{
         reading::Spot,
         values::{Count, Text},
     },
-    routing::{Endpoint, HealthPath, Protocol, Upstream, UpstreamId, UpstreamTls, Warmup},
+    routing::{Endpoint, HealthPath, Http2, Protocol, Upstream, UpstreamId, UpstreamTls, Warmup},
+    tls::{Problem, client_config},
 };
 
 /// All upstreams, by id and by name.
@@ -131,6 +137,7 @@ fn bare(name: &str, endpoints: Vec<Endpoint>) -> Upstream {
         // Below the keep-alive of common servers (5 s), so that few connections go stale.
         idle_timeout: Duration::from_secs(3),
         connect_timeout: Duration::from_secs(3),
+        h2: Http2::default(),
     }
 }
 
@@ -150,20 +157,25 @@ fn compile_one(
     upstream.protocol = match written.protocol.get() {
         None | Some(file::Protocol::Auto) => Protocol::Auto,
         Some(file::Protocol::Http1) => Protocol::Http1,
-        Some(file::Protocol::H2) => {
-            compiling.not_yet("HTTP/2 to upstreams", written.protocol.spot());
-            Protocol::H2
-        }
+        Some(file::Protocol::H2) => Protocol::H2,
     };
     upstream.replicas =
         written.replicas.get().map(|Count(_)| compiling.number(&written.replicas, 1, 1));
-    upstream.tls = compile_tls(&written.tls, compiling);
+    upstream.tls = compile_tls(&written.tls, &upstream.endpoints, compiling);
     upstream.warmup = written.warmup.get().map(|warmup| Warmup {
         connections: compiling.number(&warmup.connections, 0, 8),
         period: compiling.time(&warmup.period, Duration::from_secs(60)),
     });
     if let Some(pool) = written.pool.get() {
         compile_pool(pool, &mut upstream, compiling);
+    }
+    if let Some(h2) = written.h2.get() {
+        let default = Http2::default();
+        upstream.h2 = Http2 {
+            streams: compiling.number(&h2.streams, 1, default.streams),
+            ping_interval: compiling.time(&h2.ping_interval, default.ping_interval),
+            ping_timeout: compiling.time(&h2.ping_timeout, default.ping_timeout),
+        };
     }
     let check = written.health_check.located();
     let check = check.and_then(|(check, spot)| health_check(check, spot, compiling));
@@ -186,18 +198,38 @@ fn compile_pool(pool: &file::Pool, upstream: &mut Upstream, compiling: &Compilin
 
 fn compile_tls(
     tls: &Given<file::UpstreamTls>,
+    endpoints: &[Endpoint],
     compiling: &Compiling<'_, '_>,
 ) -> Option<UpstreamTls> {
     let (tls, spot) = tls.located()?;
-    compiling.not_yet("TLS to upstreams", spot);
     if tls.cert.is_absent() != tls.key.is_absent() {
         compiling.problem(spot, "a certificate needs both `cert` and `key`");
     }
-    Some(UpstreamTls {
+    let compiled = UpstreamTls {
         server_name: tls.server_name.get().map(|name| name.0.as_str().into()),
         ca: compiling.path(&tls.ca),
         identity: compiling.path(&tls.cert).zip(compiling.path(&tls.key)),
-    })
+    };
+    match tls.server_name.located() {
+        Some((Text(name), spot)) if !is_server_name(name) => {
+            compiling.problem(spot, format!("`{name}` is neither a host name nor an address"));
+        }
+        None if endpoints.iter().any(|it| matches!(it, Endpoint::Unix(_))) => {
+            compiling.missing(spot, "server_name", "a Unix socket has no name to verify");
+        }
+        Some(_) | None => {}
+    }
+    match client_config(compiled.ca.as_deref(), compiled.identity.as_ref()) {
+        // Another machine may have them.
+        Err(problem @ Problem::NoSystemRoots) => compiling.advise(spot, &problem.to_string()),
+        Err(problem) => compiling.problem(spot, problem.to_string()),
+        Ok(_) => {}
+    }
+    Some(compiled)
+}
+
+fn is_server_name(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok() || is_host_name(name)
 }
 
 fn compile_endpoint(text: &str, spot: Spot, compiling: &Compiling<'_, '_>) -> Option<Endpoint> {

@@ -32,6 +32,8 @@ pub(in crate::config) struct Route {
     /// replayed on the baseline, within a budget. The canary is charged all the same. Default:
     /// false.
     pub(in crate::config) rescue: Given<Flag>,
+    /// Other protocols that a request may switch to: `none`, or which. Default: WebSocket.
+    pub(in crate::config) upgrades: Given<Upgrades>,
     /// Objectives.
     pub(in crate::config) slo: Given<Slo>,
     /// Changes of host and path before forwarding.
@@ -50,6 +52,38 @@ pub(in crate::config) enum Latency {
     FirstByte,
     /// Until the last byte; includes the client's download speed.
     Total,
+}
+
+/// Other protocols that a request may switch to, by HTTP/1.1's `Upgrade`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename = "\0shape")]
+#[schemars(rename = "Upgrades", untagged)]
+pub(in crate::config) enum Upgrades {
+    /// `none`
+    #[serde(rename = "scalar")]
+    Word(UpgradesWord),
+    /// `{ protocols: [websocket] }`
+    #[serde(rename = "map")]
+    These(TheseUpgrades),
+}
+
+/// No other protocol.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum UpgradesWord {
+    /// What asks for another protocol is answered without it.
+    None,
+}
+
+/// These protocols.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct TheseUpgrades {
+    /// Their names. Default: [websocket].
+    pub(in crate::config) protocols: Given<Many<Text>>,
+    /// Without a byte in either direction for this long, it is over. Default: 1h.
+    pub(in crate::config) idle_timeout: Given<Time>,
 }
 
 /// Absolute objectives.

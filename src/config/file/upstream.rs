@@ -41,6 +41,8 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) warmup: Given<Warmup>,
     /// Connections of each worker to each endpoint.
     pub(in crate::config) pool: Given<Pool>,
+    /// Those of them that speak HTTP/2.
+    pub(in crate::config) h2: Given<Http2>,
 }
 
 /// A protocol.
@@ -107,4 +109,18 @@ pub(in crate::config) struct Pool {
     pub(in crate::config) idle_timeout: Given<Time>,
     /// Time for a connection to be made. Default: 3s.
     pub(in crate::config) connect_timeout: Given<Time>,
+}
+
+/// Connections that speak HTTP/2.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct Http2 {
+    /// Most requests that share a connection before another one is opened. Default: 100.
+    pub(in crate::config) streams: Given<Count>,
+    /// After this long without a sign of life from an upstream that requests wait for, it is
+    /// pinged. Default: 20s.
+    pub(in crate::config) ping_interval: Given<Time>,
+    /// After this long without an answer to a ping its connection is given up. Default: 10s.
+    pub(in crate::config) ping_timeout: Given<Time>,
 }

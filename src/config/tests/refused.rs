@@ -198,3 +198,22 @@ fn an_override_must_say_whom_it_believes() {
     let text = LEAST.replace("  shop:\n", "  shop:\n    override: { header: x-canary }\n");
     insta::assert_snapshot!(refuse(&text).join("\n"), @"5:15 services.shop.override: `from` is missing (say whom to believe, as in `from: [10.0.0.0/8]`)");
 }
+
+#[test]
+fn tls_to_upstreams_needs_files_of_use_and_a_name() {
+    let problems = refuse(&LEAST.replace(
+        "services:",
+        "upstreams:
+  none: { endpoints: ['127.0.0.1:1'], tls: { ca: none.pem } }
+  half: { endpoints: ['127.0.0.1:1'], tls: { cert: a.pem, server_name: a } }
+  unix: { endpoints: ['unix:/run/a.sock'], tls: {} }
+  name: { endpoints: ['127.0.0.1:1'], tls: { server_name: 'a b' } }
+services:",
+    ));
+    insta::assert_snapshot!(problems.join("\n"), @r"
+    4:44 upstreams.none.tls: /etc/haldane/none.pem: No such file or directory (os error 2)
+    5:44 upstreams.half.tls: a certificate needs both `cert` and `key`
+    6:49 upstreams.unix.tls: `server_name` is missing (a Unix socket has no name to verify)
+    7:59 upstreams.name.tls.server_name: `a b` is neither a host name nor an address
+    ");
+}

@@ -83,7 +83,7 @@ fn what_the_reference_calls_defaults_are_the_defaults() {
     let pool = |compiled: &crate::config::Compiled| {
         let upstream = compiled.routes.upstreams()[0].clone();
         let idle = (upstream.idle_connections, upstream.idle_timeout);
-        (upstream.max_connections, idle, upstream.connect_timeout)
+        (upstream.max_connections, idle, upstream.connect_timeout, upstream.h2.clone())
     };
     assert_eq!(pool(&compiled), pool(&least));
     assert_eq!(compiled.proxy.drain, least.proxy.drain);

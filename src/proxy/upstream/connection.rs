@@ -1,144 +1,195 @@
-//! One connection to an upstream: how it is made, driven, lent to a request and given back.
+//! A connection to an upstream: how it is made, lent to a request and given back.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
-use hyper::{
-    Request, Response,
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
-};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, Response};
 use tokio::{
     net::{TcpStream, UnixStream, lookup_host},
-    sync::oneshot,
-    task::{JoinHandle, spawn_local},
     time::timeout,
 };
 
 use super::{
     ConnectError,
+    answer::AnswerBody,
     endpoint::{EndpointPool, Place},
+    h1::{self, Switching},
+    h2,
+    tls::TlsClient,
+    wire::Wire,
 };
 use crate::{
     proxy::{body::RequestBody, stream::Socket},
     routing::{Endpoint, Protocol, Upstream},
 };
 
-/// How long a failed request waits for the reset that proves that it was never taken.
-const RESET_PATIENCE: Duration = Duration::from_millis(30);
-
-/// An open connection.
+/// A connection that has just been opened.
 #[derive(Debug)]
-pub(super) struct Connection {
-    sender: SendRequest<RequestBody>,
-    task: JoinHandle<()>,
-    /// Whether a request is on it, so that its end needs a verdict.
-    busy: Rc<Cell<bool>>,
-    never_taken: oneshot::Receiver<bool>,
+pub(super) enum Opened {
+    /// For one request at a time.
+    Http1(h1::Connection),
+    /// For many.
+    Http2(Rc<h2::Connection>),
 }
 
-impl Connection {
+impl Opened {
     /// Opens a connection; `place` is kept for as long as it is open.
     pub(super) async fn open(
         spec: &Upstream,
         endpoint: &Endpoint,
+        tls: Option<&TlsClient>,
         place: Place,
     ) -> Result<Self, ConnectError> {
-        let socket = timeout(spec.connect_timeout, dial(spec, endpoint))
-            .await
-            .map_err(|_| ConnectError::Timeout)??;
-        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
-        let (verdict, never_taken) = oneshot::channel();
-        let busy = Rc::new(Cell::new(false));
-        let task = spawn_local(drive(connection, place, Rc::clone(&busy), verdict));
-        Ok(Self { sender, task, busy, never_taken })
+        let opening = async {
+            let wire = wire(endpoint, tls, false).await?;
+            match agreed(spec.protocol, &wire)? {
+                Version::Http1 => Ok(Self::Http1(h1::Connection::open(wire, place).await?)),
+                Version::Http2 => {
+                    Ok(Self::Http2(h2::Connection::open(wire, place, &spec.h2).await?))
+                }
+            }
+        };
+        timeout(spec.connect_timeout, opening).await.map_err(|_| ConnectError::Timeout)?
     }
 
-    /// Whether a request may be sent on it now.
-    pub(super) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // A connection that still writes a body would otherwise live for as long as that body.
-        if !self.busy.get() || !self.sender.is_closed() {
-            self.task.abort();
+    /// Opens a connection for one request at a time, whatever else the upstream would speak.
+    pub(super) async fn open_http1(
+        spec: &Upstream,
+        endpoint: &Endpoint,
+        tls: Option<&TlsClient>,
+        place: Place,
+    ) -> Result<h1::Connection, ConnectError> {
+        if spec.protocol == Protocol::H2 {
+            return Err(ConnectError::NotHttp1);
         }
+        let opening = async {
+            let wire = wire(endpoint, tls, true).await?;
+            Ok(h1::Connection::open(wire, place).await?)
+        };
+        timeout(spec.connect_timeout, opening).await.map_err(|_| ConnectError::Timeout)?
     }
 }
 
-/// A connection lent to one request. Dropping it closes the connection.
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// The version that is spoken: what was agreed on over TLS, else what the configuration says.
+fn agreed(protocol: Protocol, wire: &Wire) -> Result<Version, ConnectError> {
+    match (protocol, wire.agreed()) {
+        (Protocol::Auto, Some(b"h2")) => Ok(Version::Http2),
+        (Protocol::H2, Some(other)) if other != b"h2" => Err(ConnectError::NotAgreed),
+        // Without an agreement the two sides know beforehand.
+        (Protocol::H2, _) => Ok(Version::Http2),
+        (Protocol::Auto | Protocol::Http1, _) => Ok(Version::Http1),
+    }
+}
+
+/// A connection, or a stream of one, lent to one request. Dropping it closes what was lent.
 #[derive(Debug)]
 pub(in crate::proxy) struct Lease {
-    connection: Connection,
-    pool: Rc<EndpointPool>,
+    lent: Lent,
     /// Whether the upstream may have closed the connection while it was idle.
     pub(in crate::proxy) may_be_stale: bool,
     /// How long the request waited for it, if at all.
     pub(in crate::proxy) waited: Option<Duration>,
 }
 
+#[derive(Debug)]
+enum Lent {
+    Connection { connection: h1::Connection, pool: Rc<EndpointPool> },
+    Stream(h2::Stream),
+}
+
 /// Why a request got no answer.
 #[derive(Debug)]
 pub(in crate::proxy) enum SendError {
-    /// Nothing of it was sent; here it is back.
+    /// The upstream took nothing of it; here it is back.
     Unsent(Box<Request<RequestBody>>),
-    /// It was sent, but the upstream had closed the connection before it arrived.
+    /// It was sent, but the upstream did not take it; it is not whole any more.
     NeverTaken,
     /// The upstream may have taken it.
-    Failed(hyper::Error),
+    Failed(BrokenOff),
+}
+
+/// How an exchange with an upstream ended too early.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::proxy) enum BrokenOff {
+    /// On HTTP/1.
+    #[error(transparent)]
+    Http1(hyper::Error),
+    /// On HTTP/2.
+    #[error(transparent)]
+    Http2(::h2::Error),
 }
 
 impl Lease {
-    pub(super) fn new(
-        connection: Connection,
+    /// `may_be_stale`: whether the upstream may have closed the connection while it was idle.
+    pub(super) fn connection(
+        connection: h1::Connection,
         pool: Rc<EndpointPool>,
         may_be_stale: bool,
         waited: Option<Duration>,
     ) -> Self {
-        Self { connection, pool, may_be_stale, waited }
+        Self { lent: Lent::Connection { connection, pool }, may_be_stale, waited }
+    }
+
+    /// A stream is never stale: its connection says what it took.
+    pub(super) fn stream(stream: h2::Stream, waited: Option<Duration>) -> Self {
+        Self { lent: Lent::Stream(stream), may_be_stale: false, waited }
     }
 
     /// Sends a request and waits for the head of its answer.
     pub(in crate::proxy) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
-        self.connection.busy.set(true);
-        let mut failure = match self.connection.sender.try_send_request(request).await {
-            Ok(response) => return Ok(response),
-            Err(failure) => failure,
-        };
-        if let Some(request) = failure.take_message() {
-            return Err(SendError::Unsent(Box::new(request)));
+    ) -> Result<Response<AnswerBody>, SendError> {
+        match &mut self.lent {
+            Lent::Connection { connection, .. } => {
+                let answer = connection.send(request, self.may_be_stale).await?;
+                Ok(answer.map(AnswerBody::Http1))
+            }
+            Lent::Stream(stream) => {
+                let answer = stream.send(request).await?;
+                Ok(answer.map(|body| AnswerBody::Http2(Box::new(body))))
+            }
         }
-        if self.may_be_stale && (&mut self.connection.never_taken).await == Ok(true) {
-            return Err(SendError::NeverTaken);
+    }
+
+    /// The upstream has agreed to another protocol: what is left is no pool's any more. `None` for
+    /// a stream of HTTP/2, which cannot.
+    pub(in crate::proxy) fn into_switching(self) -> Option<Switching> {
+        match self.lent {
+            Lent::Connection { connection, .. } => Some(connection.into_switching()),
+            Lent::Stream(_) => None,
         }
-        Err(SendError::Failed(failure.into_error()))
     }
 
     /// Gives the connection back, ready for the next request.
     pub(in crate::proxy) fn give_back(self) {
-        let Self { connection, pool, .. } = self;
-        connection.busy.set(false);
-        pool.put_back(connection);
+        match self.lent {
+            Lent::Connection { connection, pool } => {
+                connection.rest();
+                pool.put_back(connection);
+            }
+            Lent::Stream(stream) => drop(stream),
+        }
     }
 }
 
-async fn dial(spec: &Upstream, endpoint: &Endpoint) -> Result<Socket, ConnectError> {
-    if spec.tls.is_some() {
-        return Err(ConnectError::NotInForce("TLS"));
+async fn wire(
+    endpoint: &Endpoint,
+    tls: Option<&TlsClient>,
+    only_http1: bool,
+) -> Result<Wire, ConnectError> {
+    let socket = dial(endpoint).await?;
+    match tls {
+        None => Ok(Wire::plain(socket)),
+        Some(tls) => tls.handshake(socket, only_http1).await,
     }
-    if spec.protocol == Protocol::H2 {
-        return Err(ConnectError::NotInForce("HTTP/2"));
-    }
+}
+
+async fn dial(endpoint: &Endpoint) -> Result<Socket, ConnectError> {
     match endpoint {
         Endpoint::Address(addr) => tcp(TcpStream::connect(addr).await?),
         Endpoint::Name(name, port) => {
@@ -158,20 +209,4 @@ async fn dial(spec: &Upstream, endpoint: &Endpoint) -> Result<Socket, ConnectErr
 fn tcp(stream: TcpStream) -> Result<Socket, ConnectError> {
     stream.set_nodelay(true)?;
     Ok(Socket::Tcp(stream))
-}
-
-/// Drives a connection until its end, then says whether its last request was never taken.
-async fn drive(
-    mut connection: http1::Connection<TokioIo<Socket>, RequestBody>,
-    place: Place,
-    busy: Rc<Cell<bool>>,
-    verdict: oneshot::Sender<bool>,
-) {
-    // Errors of the connection reach the request through its own future.
-    let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-    drop(place);
-    let socket = connection.into_parts().io.into_inner();
-    let never_taken = busy.get() && socket.was_closed_before(RESET_PATIENCE).await;
-    // Nobody waits for the verdict on an idle connection.
-    let _ = verdict.send(never_taken);
 }

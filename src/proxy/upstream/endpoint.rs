@@ -1,5 +1,6 @@
-//! The connections of one worker to one endpoint: idle ones, last in first out, those that are
-//! opened ahead of traffic, and the queue where there is no room for more.
+//! The connections of one worker to one endpoint: idle ones, last in first out, shared ones, the
+//! least used first, those that are opened ahead of traffic, and the queue where there is no room
+//! for more.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,12 +13,14 @@ use tokio::{sync::Notify, task::spawn_local};
 
 use super::{
     ConnectError, PoolCounts,
-    connection::{Connection, Lease},
+    connection::{Lease, Opened},
+    h1, h2,
+    tls::TlsClient,
 };
 use crate::{
     measure::EndpointNumber,
     proxy::{clock::Clock, deadline::Deadlines},
-    routing::{Endpoint, Upstream},
+    routing::{Endpoint, Protocol, Upstream},
 };
 
 /// Most requests that wait for a connection to one endpoint on one worker.
@@ -43,7 +46,16 @@ pub(in crate::proxy) struct EndpointPool {
     endpoint: Endpoint,
     clock: Clock,
     deadlines: Rc<Deadlines>,
+    /// None: it is spoken to in the clear.
+    tls: Option<TlsClient>,
     idle: RefCell<Vec<Idle>>,
+    /// Connections that requests share.
+    shared: RefCell<Vec<Rc<h2::Connection>>>,
+    /// Whether its connections are shared, once one of them has told.
+    shares: Cell<Option<bool>>,
+    /// Attempts to connect that failed, and why the last one did.
+    failures: Cell<u64>,
+    failure: RefCell<Option<Rc<ConnectError>>>,
     /// Connections that are open or being opened.
     open: Cell<u32>,
     connecting: Cell<usize>,
@@ -70,7 +82,7 @@ struct Warming {
 
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: h1::Connection,
     since: Duration,
 }
 
@@ -82,13 +94,25 @@ impl EndpointPool {
         clock: Clock,
         deadlines: &Rc<Deadlines>,
     ) -> Rc<Self> {
+        let endpoint = spec.endpoints[place].clone();
+        let tls = TlsClient::new(spec, &endpoint, clock);
+        let shares = match spec.protocol {
+            Protocol::H2 => Some(true),
+            Protocol::Auto if tls.is_some() => None,
+            Protocol::Auto | Protocol::Http1 => Some(false),
+        };
         Rc::new(Self {
             number: EndpointNumber::of(place),
             spec: Arc::clone(spec),
-            endpoint: spec.endpoints[place].clone(),
+            endpoint,
             clock,
             deadlines: Rc::clone(deadlines),
+            tls,
             idle: RefCell::default(),
+            shared: RefCell::default(),
+            shares: Cell::new(shares),
+            failures: Cell::new(0),
+            failure: RefCell::default(),
             open: Cell::new(0),
             connecting: Cell::new(0),
             waiting: Cell::new(0),
@@ -99,15 +123,20 @@ impl EndpointPool {
     }
 
     pub(super) fn counts(&self) -> PoolCounts {
-        let idle = u32::try_from(self.idle.borrow().len()).unwrap_or(u32::MAX);
+        let unused = self.shared.borrow().iter().filter(|it| it.streams() == 0).count();
+        let idle = u32::try_from(self.idle.borrow().len() + unused).unwrap_or(u32::MAX);
         let connecting = u32::try_from(self.connecting.get()).unwrap_or(u32::MAX);
         let in_use = self.open.get().saturating_sub(idle).saturating_sub(connecting);
         PoolCounts { idle, in_use, connecting }
     }
 
+    /// Requests that are on it or wait for it; a shared connection counts once for each of its
+    /// own, and a connection that is on its way for one.
     pub(super) fn load(&self) -> usize {
         let counts = self.counts();
-        (counts.in_use + counts.connecting) as usize + self.waiting.get()
+        let shared = self.shared.borrow();
+        let more: u32 = shared.iter().map(|it| it.streams().saturating_sub(1)).sum();
+        (counts.in_use + counts.connecting + more) as usize + self.waiting.get()
     }
 
     /// Which of its upstream's endpoints it is.
@@ -122,35 +151,100 @@ impl EndpointPool {
     ) -> Result<Lease, ConnectError> {
         let mut asked = None;
         loop {
-            if !fresh && let Some(idle) = self.pop() {
-                let reused = Some(idle.since);
-                return Ok(self.lend(idle.connection, reused, asked));
+            if !fresh && let Some(lease) = self.lend_open(asked) {
+                return Ok(lease);
             }
             let now = self.clock.now();
             let asked = asked.get_or_insert(now);
-            if self.open.get() < self.spec.max_connections {
-                let connection = self.connect().await?;
-                return Ok(self.lend(connection, None, Some(*asked)));
+            if self.may_connect() {
+                return match self.connect().await? {
+                    Opened::Http1(connection) => Ok(self.lend(connection, None, Some(*asked))),
+                    Opened::Http2(connection) => Ok(self.share(&connection, Some(*asked))),
+                };
             }
-            if fresh && let Some(idle) = self.pop() {
-                drop(idle);
-                continue;
+            if fresh && self.open.get() >= self.spec.max_connections {
+                if let Some(idle) = self.pop() {
+                    drop(idle);
+                    continue;
+                }
+                if let Some(lease) = self.lend_open(Some(*asked)) {
+                    return Ok(lease);
+                }
             }
             self.wait_for_room().await?;
         }
+    }
+
+    /// A connection that no other request shares, for one that may switch protocols on it.
+    pub(in crate::proxy) async fn lease_alone(self: &Rc<Self>) -> Result<Lease, ConnectError> {
+        if self.shares.get() == Some(false) {
+            return self.lease(false).await;
+        }
+        let asked = self.clock.now();
+        while self.open.get() >= self.spec.max_connections {
+            self.wait_for_room().await?;
+        }
+        let place = Place::take(self);
+        let _connecting = Counted::up(self, |pool| &pool.connecting);
+        let tls = self.tls.as_ref();
+        let connection = Opened::open_http1(&self.spec, &self.endpoint, tls, place).await?;
+        Ok(self.lend(connection, None, Some(asked)))
+    }
+
+    /// Lends what is open and has room.
+    fn lend_open(self: &Rc<Self>, asked: Option<Duration>) -> Option<Lease> {
+        if let Some(idle) = self.pop() {
+            return Some(self.lend(idle.connection, Some(idle.since), asked));
+        }
+        let mut shared = self.shared.borrow_mut();
+        // What the peer has said goodbye to stays for as long as requests are on it.
+        shared.retain(|connection| connection.streams() > 0 || connection.is_open());
+        let with_room = shared.iter().filter(|it| it.room() > 0 && it.is_open());
+        let connection = Rc::clone(with_room.min_by_key(|connection| connection.streams())?);
+        drop(shared);
+        Some(self.share(&connection, asked))
+    }
+
+    /// Lends a stream to a request that had to ask twice or to connect since `asked`.
+    fn share(self: &Rc<Self>, connection: &Rc<h2::Connection>, asked: Option<Duration>) -> Lease {
+        let waited = asked.map(|asked| self.clock.now().saturating_sub(asked));
+        Lease::stream(connection.lend(self), waited)
+    }
+
+    /// A stream of a shared connection is free.
+    pub(super) fn stream_ended(&self, connection: &h2::Connection) {
+        if connection.streams() == 0 {
+            connection.note_idle(self.deadlines.coarse_now());
+        }
+        self.room.notify_one();
+    }
+
+    /// Whether there is room for another connection, and those on their way are not enough for
+    /// the requests that wait: where connections are shared, or may turn out to be, one of them
+    /// serves many.
+    fn may_connect(&self) -> bool {
+        if self.open.get() >= self.spec.max_connections {
+            return false;
+        }
+        let serves = match self.shares.get() {
+            Some(false) => return true,
+            Some(true) | None => self.spec.h2.streams as usize,
+        };
+        let connecting = self.connecting.get();
+        connecting == 0 || self.waiting.get() >= connecting.saturating_mul(serves)
     }
 
     /// Lends a connection that was idle since `idle_since` (none: new) to a request that had to
     /// ask twice or to connect since `asked`.
     fn lend(
         self: &Rc<Self>,
-        connection: Connection,
+        connection: h1::Connection,
         idle_since: Option<Duration>,
         asked: Option<Duration>,
     ) -> Lease {
         let may_be_stale = idle_since.is_some_and(|since| self.may_be_stale(since));
         let waited = asked.map(|asked| self.clock.now().saturating_sub(asked));
-        Lease::new(connection, Rc::clone(self), may_be_stale, waited)
+        Lease::connection(connection, Rc::clone(self), may_be_stale, waited)
     }
 
     /// Whether the upstream may have closed a connection that was put back at `since`, so that a
@@ -175,12 +269,21 @@ impl EndpointPool {
         if self.waiting.get() >= MAX_WAITING {
             return Err(ConnectError::Overloaded);
         }
+        let failures = self.failures.get();
         let _queued = Counted::up(self, |pool| &pool.waiting);
         self.room.notified().await;
-        Ok(())
+        // Those who waited for the first connection share its failure as they would have shared it.
+        let alone = self.open.get() as usize == self.connecting.get();
+        match &*self.failure.borrow() {
+            Some(error) if alone && self.failures.get() != failures => {
+                Err(ConnectError::Joined(Rc::clone(error)))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
-    pub(super) fn put_back(&self, connection: Connection) {
+    /// Takes back a connection, or takes one that was opened ahead.
+    pub(super) fn put_back(&self, connection: h1::Connection) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.spec.idle_connections as usize {
             idle.push(Idle { connection, since: self.deadlines.coarse_now() });
@@ -189,16 +292,56 @@ impl EndpointPool {
         self.room.notify_one();
     }
 
-    async fn connect(self: &Rc<Self>) -> Result<Connection, ConnectError> {
+    /// Opens a connection; one that is shared is in the pool at once.
+    async fn connect(self: &Rc<Self>) -> Result<Opened, ConnectError> {
         let place = Place::take(self);
-        let _connecting = Counted::up(self, |pool| &pool.connecting);
-        Connection::open(&self.spec, &self.endpoint, place).await
+        let connecting = Counted::up(self, |pool| &pool.connecting);
+        let opened = Opened::open(&self.spec, &self.endpoint, self.tls.as_ref(), place).await;
+        drop(connecting);
+        match &opened {
+            Ok(Opened::Http1(_)) => {
+                if self.shares.replace(Some(false)) != Some(false) {
+                    // Whoever waited to share needs a connection of its own.
+                    self.room.notify_waiters();
+                }
+            }
+            Ok(Opened::Http2(connection)) => {
+                self.shares.set(Some(true));
+                connection.note_idle(self.deadlines.coarse_now());
+                self.shared.borrow_mut().push(Rc::clone(connection));
+                let waiting = u32::try_from(self.waiting.get()).unwrap_or(u32::MAX);
+                (0..waiting.min(connection.room())).for_each(|_| self.room.notify_one());
+            }
+            Err(_) => {}
+        }
+        opened.map_err(|error| self.cannot_connect(error))
+    }
+
+    /// Tells a failure to those who wait for the same connection.
+    fn cannot_connect(&self, error: ConnectError) -> ConnectError {
+        if self.waiting.get() == 0 || self.shares.get() == Some(false) {
+            return error;
+        }
+        let error = Rc::new(error);
+        self.failures.set(self.failures.get() + 1);
+        self.failure.replace(Some(Rc::clone(&error)));
+        self.room.notify_waiters();
+        ConnectError::Joined(error)
     }
 
     pub(super) fn maintain(&self) {
         let now = self.deadlines.coarse_now();
-        let mut idle = self.idle.borrow_mut();
         let mut spare = self.open.get().saturating_sub(self.warming.wanted.get());
+        self.shared.borrow_mut().retain(|connection| {
+            connection.feel_pulse(now);
+            let keep = connection.idle_since().is_none_or(|since| {
+                let rested = now.saturating_sub(since);
+                connection.is_open() && (spare == 0 || rested < self.spec.idle_timeout)
+            });
+            spare -= u32::from(!keep && spare > 0);
+            keep
+        });
+        let mut idle = self.idle.borrow_mut();
         idle.retain(|entry| {
             let keep = !entry.connection.is_closed()
                 && (spare == 0 || now.saturating_sub(entry.since) < self.spec.idle_timeout);
@@ -234,12 +377,15 @@ impl EndpointPool {
     }
 
     /// A failure to open ahead is no failure of a request: it only puts off the next attempt.
-    fn opened_ahead(&self, opened: Result<Connection, ConnectError>) {
+    fn opened_ahead(&self, opened: Result<Opened, ConnectError>) {
         let warming = &self.warming;
         match opened {
-            Ok(connection) => {
+            Ok(opened) => {
                 warming.failures.set(0);
-                self.put_back(connection);
+                match opened {
+                    Opened::Http1(connection) => self.put_back(connection),
+                    Opened::Http2(_) => self.room.notify_one(),
+                }
             }
             Err(error) => {
                 let now = self.deadlines.coarse_now();

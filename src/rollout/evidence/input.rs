@@ -29,7 +29,7 @@ pub enum Input {
         /// That tick.
         from: Tick,
         /// By route: the baseline's deadlines for p75 to p99.9 in microseconds, none where it is
-        /// not known yet. Kept for people; nothing is computed from it.
+        /// not known yet. Another process that goes on begins with them.
         by_route: Vec<Vec<u32>>,
     },
     /// Other weights are in force from a tick on.

@@ -57,6 +57,9 @@ pub struct EvidenceSnapshot {
     /// Requests that were judged: of baseline and canary.
     requests: [u64; 2],
     warm_ticks: u32,
+    /// The baseline's deadlines in microseconds, by route: what another process begins with.
+    #[serde(default)]
+    deadlines_us: Vec<Vec<u32>>,
 }
 
 /// A set of weights.
@@ -150,6 +153,7 @@ impl EvidenceSnapshot {
             suspected: false,
             requests: [0; 2],
             warm_ticks: 0,
+            deadlines_us: Vec::new(),
         }
     }
 
@@ -196,6 +200,11 @@ impl EvidenceSnapshot {
         self.pods
     }
 
+    /// The baseline's deadlines in microseconds, by route, as they were told last.
+    pub(super) fn deadlines_us(&self) -> &[Vec<u32>] {
+        &self.deadlines_us
+    }
+
     /// Length of the stretches in ticks.
     pub(super) const fn stretch(&self) -> u32 {
         self.stretch
@@ -215,7 +224,8 @@ impl EvidenceSnapshot {
             Input::Ended(ended) => ended.breaker_ticks().for_each(|tick| {
                 self.judge.tick(tick);
             }),
-            Input::Deadlines { from, .. } => {
+            Input::Deadlines { from, by_route } => {
+                self.deadlines_us.clone_from(by_route);
                 let epoch = self.weights.back().map_or(Epoch::default(), |it| it.epoch);
                 let ending = Ending::Scheduled;
                 self.cuts.push_back(CutAt { at: *from, epoch, reweighed: false, ending });

@@ -7,6 +7,7 @@ use super::{At, Moment, OURSELVES, Past, Rollout, Steering, reason, reply};
 use crate::{
     rollout::{
         CanaryPlan, Decision, DecisionKind, Refused, ServicePlan,
+        recall::Recalled,
         state::{State, Turn},
     },
     routing::BUCKETS,
@@ -59,13 +60,19 @@ impl Steering {
     /// say so is decided again.
     fn recall(&mut self, at: At, room_bp: u16, moment: Moment) {
         let rollout = &mut self.rollouts[at.service][at.canary];
-        let Some(recalled) = self.recalled.remove(&rollout.run) else { return };
-        rollout.clock.before = rollout.clock.before.max(recalled.time);
-        rollout.state.life = recalled.life;
+        let Some(recalled) = self.recalled.told.remove(&rollout.run) else {
+            if let Some(counts) = self.recalled.ended.remove(&rollout.run) {
+                self.pasts.insert(rollout.run, Past { evidence: None, counts });
+            }
+            return;
+        };
+        let Recalled { life, again, time, evidence, slow, counts } = recalled;
+        rollout.clock.before = rollout.clock.before.max(time);
+        rollout.state.life = life;
         rollout.state.life.lower_to(room_bp);
-        let (evidence, counts) = (recalled.evidence, recalled.counts);
+        let evidence = Some((evidence, slow));
         self.pasts.insert(rollout.run, Past { evidence, counts });
-        if let Some((change, life)) = recalled.again {
+        if let Some((change, life)) = again {
             let mut state = State { life, ..rollout.state.clone() };
             state.reason = reason(change, &state, "decided again after a restart");
             let turn = Turn { kind: change.into(), state, fresh_proof: false };

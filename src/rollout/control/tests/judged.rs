@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     measure::{EndpointNumber, Head},
     rollout::{
-        DecisionKind, NewConfig, Replay, Start, read_journal,
+        DecisionKind, EvidenceInput, Line, NewConfig, Record, Replay, Start, read_journal,
         running::{SetUp, WorkerLink, set_up},
     },
 };
@@ -299,4 +299,79 @@ fn counts_go_on_after_processes_that_ended_at_once() {
     let played = Played::start(&world, state_dir.path());
     assert_eq!(requests(&played), known);
     played.end();
+}
+
+#[test]
+fn a_restart_knows_at_once_what_is_slow() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(&[2000, 5000]);
+    world.manual = false;
+    let mut played = Played::start(&world, state_dir.path());
+    for _ in 0..40 {
+        played.tick(|_, _, _| false);
+    }
+    played.end();
+    let before = deadlines_told(state_dir.path());
+    assert!(before.last().is_some_and(|by_route| by_route[0].len() >= 4), "{before:?}");
+    for remembers in [false, true] {
+        let mut played = Played::start(&world, state_dir.path());
+        for _ in 0..3 {
+            played.end_tick(Vec::new());
+        }
+        let moment = played.moment();
+        let Control { steering, hearings, placebos, counted, .. } = &mut played.control;
+        if remembers {
+            steering.remember_all(hearings, Known { counted, placebos }, moment);
+        }
+        played.end();
+    }
+    // Once from the records, once more from what the first restart wrote; then from a snapshot.
+    let mut played = Played::start(&world, state_dir.path());
+    played.end_tick(Vec::new());
+    played.end();
+    let after = deadlines_told(state_dir.path());
+    assert_eq!(after.len(), before.len() + 3);
+    assert!(after[before.len()..].iter().all(|it| it == before.last().unwrap()), "{after:?}");
+    assert_replays(state_dir.path(), 0);
+}
+
+/// The deadlines that the journal was told, by route.
+fn deadlines_told(state_dir: &Path) -> Vec<Vec<Vec<u32>>> {
+    let mut told = Vec::new();
+    read_journal(state_dir, |_, line| {
+        let Line::Block(text) = line else { return };
+        let record: Record = serde_json::from_str(text.get()).unwrap();
+        if let Recorded::Input(EvidenceInput::Deadlines { by_route, .. }) = record.what {
+            told.push(by_route);
+        }
+    })
+    .unwrap();
+    told
+}
+
+#[test]
+fn counts_of_a_rollout_that_is_over_outlast_the_process() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let world = World::new(&[2000, 5000]);
+    let requests = |played: &Played| {
+        let status = played.control.view().snapshot(SystemTime::now()).status;
+        status.rollouts[0].routes[0].arms.iter().map(|arm| arm.requests).sum::<u64>()
+    };
+    let mut played = Played::start(&world, state_dir.path());
+    for _ in 0..30 {
+        played.tick(|_, _, _| false);
+    }
+    let known = requests(&played);
+    assert!(known > 0);
+    played.order(Action::Abort);
+    played.end();
+    // From the records first, then from a snapshot.
+    for _ in 0..3 {
+        let mut played = Played::start(&world, state_dir.path());
+        assert_eq!(requests(&played), known);
+        let moment = played.moment();
+        let Control { steering, hearings, placebos, counted, .. } = &mut played.control;
+        steering.remember_all(hearings, Known { counted, placebos }, moment);
+        played.end();
+    }
 }
