@@ -3,7 +3,7 @@
 //! A request goes out a second time only if the upstream cannot have taken the first: nothing of it
 //! was written, or the upstream had closed the connection before it arrived.
 
-use std::rc::Rc;
+use std::{pin::pin, rc::Rc};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts,
@@ -231,12 +231,12 @@ pub(super) async fn exchange(
         let leased = async {
             let endpoint = endpoint.ok_or(ConnectError::NoEndpoint)?;
             if may_switch {
-                endpoint.lease_alone().await
+                Box::pin(endpoint.lease_alone()).await
             } else {
                 endpoint.lease(attempts >= POOLED_ATTEMPTS).await
             }
         };
-        let leased = deadline.bound(leased).await;
+        let leased = deadline.bound(pin!(leased)).await;
         let mut lease = match leased {
             Ok(Ok(lease)) => lease,
             Ok(Err(error)) => {
@@ -248,7 +248,8 @@ pub(super) async fn exchange(
             observation.waited(wait);
         }
         let copy = if lease.may_be_stale { Copy::of(&request) } else { None };
-        let failure = match deadline.bound(lease.send(request)).await {
+        let sent = deadline.bound(pin!(lease.send(request))).await;
+        let failure = match sent {
             Ok(Ok(response)) if response.status().is_informational() && !may_switch => {
                 return Err(SWITCHED.into());
             }
@@ -301,7 +302,7 @@ pub(super) fn let_go(exchange: Exchange) {
             }
             Some(())
         };
-        if let Ok(Some(())) = deadline.bound(rest).await {
+        if let Ok(Some(())) = deadline.bound(pin!(rest)).await {
             lease.give_back();
         }
     });
