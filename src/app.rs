@@ -186,7 +186,7 @@ impl Running {
         self.ready.send_replace(false);
         self.trigger.begin(*self.drain.borrow());
         // Whoever comes now is refused at once and goes elsewhere.
-        self.proxy.set_listeners(Vec::new());
+        self.proxy.close_listeners();
     }
 
     /// Shuts down and waits for the end: workers first, then what they have seen is counted and

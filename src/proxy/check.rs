@@ -1,5 +1,7 @@
 //! One health check: a request of the proxy's own, and whether its answer is good.
 
+use std::pin::pin;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -90,7 +92,7 @@ async fn is_good(ask: &HealthQuestion, exchange: Exchange) -> bool {
 async fn serves(exchange: Exchange) -> bool {
     let Exchange { response, lease, mut deadline, .. } = exchange;
     let (head, body) = response.into_parts();
-    let whole = deadline.bound(Limited::new(body, LONGEST).collect()).await;
+    let whole = deadline.bound(pin!(Limited::new(body, LONGEST).collect())).await;
     let Ok(Ok(whole)) = whole else { return false };
     lease.give_back();
     let ok = is_ok(whole.trailers().unwrap_or(&head.headers));

@@ -3,7 +3,7 @@
 //! A request goes out a second time only if the upstream cannot have taken the first: nothing of it
 //! was written, or the upstream had closed the connection before it arrived.
 
-use std::rc::Rc;
+use std::{pin::pin, rc::Rc};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts,
@@ -237,7 +237,7 @@ pub(super) async fn exchange(
                 observation.sent_to(chosen.number());
             }
             let leased = if may_switch {
-                chosen.lease_alone().await
+                Box::pin(chosen.lease_alone()).await
             } else {
                 chosen.lease(attempts >= POOLED_ATTEMPTS).await
             };
@@ -246,7 +246,7 @@ pub(super) async fn exchange(
                 Err(error) => Err((Some(chosen), error)),
             }
         };
-        let leased = deadline.bound(leased).await;
+        let leased = deadline.bound(pin!(leased)).await;
         let (mut chosen, mut lease) = match leased {
             Ok(Ok(leased)) => leased,
             // Nothing was sent. What the attempt has taken is not taken off the latency.
@@ -261,7 +261,8 @@ pub(super) async fn exchange(
             observation.waited(wait);
         }
         let copy = if lease.may_be_stale { Copy::of(&request) } else { None };
-        let failure = match deadline.bound(lease.send(request)).await {
+        let sent = deadline.bound(pin!(lease.send(request))).await;
+        let failure = match sent {
             Ok(Ok(response)) if response.status().is_informational() && !may_switch => {
                 return Err(SWITCHED.into());
             }
@@ -323,7 +324,7 @@ pub(super) fn let_go(exchange: Exchange) {
             }
             Some(())
         };
-        if let Ok(Some(())) = deadline.bound(rest).await {
+        if let Ok(Some(())) = deadline.bound(pin!(rest)).await {
             lease.give_back();
         }
         drop(chosen);

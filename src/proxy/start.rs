@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     io,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -48,6 +51,8 @@ pub struct Inputs {
 #[derive(Debug)]
 pub struct Proxy {
     listeners: watch::Sender<Vec<Listener>>,
+    /// Whether the listeners are closed for good.
+    closed: AtomicBool,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -94,7 +99,7 @@ impl Proxy {
         for made in started_up.iter().take(workers.len()) {
             made?;
         }
-        Ok(Self { listeners: sender, workers })
+        Ok(Self { listeners: sender, closed: AtomicBool::new(false), workers })
     }
 
     /// The listeners in force.
@@ -104,8 +109,24 @@ impl Proxy {
     }
 
     /// Puts other listeners in force. Sockets that stay go on accepting; connections are not cut.
+    /// Once they were closed, nothing opens them again.
     pub fn set_listeners(&self, listeners: Vec<Listener>) {
-        self.listeners.send_replace(listeners);
+        // Looked at under the channel's lock, as it is set: a reload cannot come in between.
+        self.listeners.send_if_modified(|in_force| {
+            let open = !self.closed.load(Ordering::Relaxed);
+            if open {
+                *in_force = listeners;
+            }
+            open
+        });
+    }
+
+    /// Closes all listeners for good: whoever comes now is refused. Connections are not cut.
+    pub fn close_listeners(&self) {
+        self.listeners.send_modify(|in_force| {
+            self.closed.store(true, Ordering::Relaxed);
+            in_force.clear();
+        });
     }
 
     /// Waits for the workers to end, after the shutdown has begun.

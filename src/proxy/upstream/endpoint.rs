@@ -168,7 +168,8 @@ impl EndpointPool {
             let now = self.clock.now();
             let asked = asked.get_or_insert(now);
             if self.may_connect() {
-                return match self.connect().await? {
+                // Few requests come here: the others should not carry its state.
+                return match Box::pin(self.connect()).await? {
                     Opened::Http1(connection) => Ok(self.lend(connection, None, Some(*asked))),
                     Opened::Http2(connection) => Ok(self.share(&connection, Some(*asked))),
                 };
