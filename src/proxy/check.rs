@@ -34,12 +34,10 @@ pub(super) async fn is_well(
     check: &HealthCheck,
 ) -> bool {
     let to = match site {
-        Some(site) => match pool.only(site) {
-            Some(to) => to,
-            None => return false,
-        },
-        None => To::any(pool),
+        Some(site) => To::only(pool, site),
+        None => Some(To::any(pool)),
     };
+    let Some(to) = to else { return false };
     let first = || pool.spec().endpoints.first();
     let Some(endpoint) = site.map(|site| &site.endpoint).or_else(first) else { return false };
     let Some(request) = question(&check.ask, endpoint) else { return false };

@@ -30,7 +30,7 @@ use super::{
     observe::Observation,
     target::Target,
     upgrade,
-    upstream::{AnswerBody, Chosen, ConnectError, Lease, Lost, SendError, To},
+    upstream::{AnswerBody, Chosen, Lease, Lost, SendError, To},
     worker::Worker,
 };
 use crate::{
@@ -344,9 +344,8 @@ pub(super) async fn exchange(
         let leased = patience.bound(upload.as_deref(), pin!(leased)).await;
         let (mut chosen, mut lease) = match leased {
             Ok(Ok(leased)) => leased,
-            Ok(Err((_, ConnectError::Retired))) => continue,
             // Nothing was sent. What the attempt has taken is not taken off the latency.
-            Ok(Err((Some(chosen), error))) if to.could_not_reach(&chosen, &error) => continue,
+            Ok(Err((Some(chosen), error))) if to.goes_on(&chosen, &error) => continue,
             Ok(Err((_, error))) => {
                 let unsent = Some(Box::new(request));
                 return Err(Failure { error: error.into(), unsent, lost: None });

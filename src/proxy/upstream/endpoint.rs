@@ -132,13 +132,14 @@ impl EndpointPool {
         self.clock.now()
     }
 
-    /// It is no endpoint any more: idle connections close, those in use when their requests are
-    /// over, and who waits for one goes elsewhere.
-    pub(super) fn retire(&self) {
-        self.member.retire();
-        self.idle.borrow_mut().clear();
-        self.drop_unused();
-        self.room.notify_waiters();
+    /// One pool less has it. After the last one it is no endpoint any more: idle connections close,
+    /// those in use when their requests are over, and who waits for one goes elsewhere.
+    pub(super) fn leave(&self) {
+        if self.member.leave() {
+            self.idle.borrow_mut().clear();
+            self.drop_unused();
+            self.room.notify_waiters();
+        }
     }
 
     fn drop_unused(&self) {
