@@ -6,6 +6,7 @@
 //! applies a configuration; that is the control thread's.
 
 mod compile;
+mod facts;
 mod file;
 mod given;
 mod interpolate;
@@ -33,6 +34,7 @@ use std::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+pub use facts::{FactFiles, FactsProblem};
 pub use problem::{Problem, Problems};
 pub use reload::needs_restart;
 pub use scenario::{Cell, compile_scenario};
@@ -55,6 +57,8 @@ pub struct Compiled {
     pub rollout: rollout::Settings,
     /// Admin server.
     pub admin: admin::Settings,
+    /// The files that countries and claims come from.
+    pub facts: FactFiles,
     /// Parts that are understood and not yet in force.
     pub later: Later,
     /// SHA-256 of the file's content and of what its variables came to, in hex: names this
@@ -68,23 +72,8 @@ pub struct Compiled {
 /// Parts of a configuration whose machinery is still to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Later {
-    /// The database of countries by address.
-    pub geo_database: Option<PathBuf>,
-    /// How JSON Web Tokens are verified.
-    pub jwt: Option<Jwt>,
     /// Health checks by the names of their upstreams.
     pub health_checks: Vec<(Arc<str>, HealthCheck)>,
-}
-
-/// How JSON Web Tokens are verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Jwt {
-    /// The file with the keys.
-    pub jwks: PathBuf,
-    /// Who must have issued a token.
-    pub issuer: Option<String>,
-    /// For whom it must have been issued.
-    pub audience: Option<String>,
 }
 
 /// Requests of the proxy's own that tell which endpoints are well.

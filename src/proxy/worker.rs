@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     measure::{Batch, Event, ShedReason, Tick, UpstreamConnections, WorkerReport},
-    routing::{LiveTable, ServiceId, UpstreamId},
+    routing::{LiveTable, ServiceId, UpstreamId, VerifiedTokens},
 };
 
 /// The worker's end of the channels to the control thread.
@@ -77,6 +77,7 @@ pub(super) struct Worker {
     pub(super) draining: Cell<bool>,
     pub(super) accept_pauses: Cell<u64>,
     pub(super) probes: Probes,
+    pub(super) verified_tokens: VerifiedTokens,
     table: RefCell<Cache<Arc<ArcSwap<LiveTable>>, Arc<LiveTable>>>,
     view: RefCell<Rc<View>>,
     coins: RefCell<fastrand::Rng>,
@@ -106,6 +107,7 @@ impl Worker {
             draining: Cell::new(false),
             accept_pauses: Cell::new(0),
             probes: Probes::default(),
+            verified_tokens: VerifiedTokens::default(),
             table: RefCell::new(Cache::new(Arc::clone(table))),
             view: RefCell::new(view),
             coins: RefCell::new(fastrand::Rng::new()),

@@ -4,6 +4,7 @@
 
 mod table;
 
+mod facts;
 mod head;
 mod host;
 mod path;
@@ -33,6 +34,10 @@ pub use asks::{Asks, Harm, Hurt, Probe, Warm};
 pub use assignment::{Assignment, assign, bucket};
 pub use condition::{Condition, Device, HostPattern, ValueMatch};
 pub use dial::{BUCKETS, Dials, ServiceDial};
+pub use facts::{
+    Claims, Countries, CountriesProblem, Country, Facts, KeysProblem, Learned, TokenProblem,
+    TokenRules, Tokens, VerifiedTokens,
+};
 pub use head::RequestHead;
 pub use host::{HostProblem, normalise_host};
 pub use matcher::{RouteTable, TableParts};

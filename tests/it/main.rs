@@ -9,6 +9,8 @@ mod assignment;
 mod command_line;
 mod edge;
 mod events;
+#[cfg(all(feature = "geo", feature = "jwt"))]
+mod facts;
 mod forward;
 mod h2;
 mod harness;
