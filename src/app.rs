@@ -119,6 +119,7 @@ pub fn start(compiled: Compiled, options: Options) -> anyhow::Result<Running> {
             })
             .collect(),
         shutdown: watcher.clone(),
+        resolver: proxy::Resolver::system(),
     };
     let proxy = Arc::new(Proxy::start(listeners, inputs).context("cannot start the workers")?);
     let (ready, ready_watch) = watch::channel(false);
@@ -186,7 +187,7 @@ impl Running {
         self.ready.send_replace(false);
         self.trigger.begin(*self.drain.borrow());
         // Whoever comes now is refused at once and goes elsewhere.
-        self.proxy.set_listeners(Vec::new());
+        self.proxy.close_listeners();
     }
 
     /// Shuts down and waits for the end: workers first, then what they have seen is counted and

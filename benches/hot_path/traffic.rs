@@ -115,6 +115,7 @@ fn route(number: usize, columns: &Arc<[u16]>) -> Route {
         judged: Judged::FirstByte,
         failed_when: FailedWhen::default(),
         rescue: false,
+        retries: 0,
         upgrades: Upgrades::default(),
         rewrite: Rewrite::default(),
         request_headers: HeaderOps::default(),

@@ -10,7 +10,7 @@ use std::{
 
 use super::exposition::{Exposition, Format, Kind};
 use crate::{
-    measure::{OVERHEAD_BUCKETS, Outcome, RescueResult, ShedReason, Totals},
+    measure::{EndpointState, OVERHEAD_BUCKETS, Outcome, RescueResult, ShedReason, Totals},
     rollout::{DecisionKind, Phase, Snapshot},
 };
 
@@ -202,6 +202,25 @@ fn connections(out: &mut Exposition, snapshot: &Snapshot) {
             family.value(&[("upstream", &*view.upstream), ("state", state)], f64::from(count));
         }
     }
+    let mut family = out.family(
+        "haldane_upstream_endpoints",
+        Kind::Gauge,
+        "Endpoints of upstreams, by how they stand on the worker that thinks the least of them.",
+    );
+    for view in &snapshot.endpoints {
+        for state in EndpointState::ALL {
+            let labels = [("upstream", &*view.upstream), ("state", state.label())];
+            family.value(&labels, f64::from(view.states[state.index()]));
+        }
+    }
+    let mut family = out.family(
+        "haldane_upstream_panic",
+        Kind::Gauge,
+        "1 where no endpoint of an upstream is fit, so that all of them get requests.",
+    );
+    for view in &snapshot.endpoints {
+        family.value(&[("upstream", &*view.upstream)], f64::from(u8::from(view.panics)));
+    }
     out.family("haldane_client_connections", Kind::Gauge, "Open connections of clients.")
         .value(&[], snapshot.open_connections as f64);
     let mut family = out.family(
@@ -221,6 +240,18 @@ fn connections(out: &mut Exposition, snapshot: &Snapshot) {
         for result in RescueResult::ALL {
             let labels = [("service", &*rescues.service), ("result", result.label())];
             family.count(&labels, rescues.counts[result.index()]);
+        }
+    }
+    let mut family = out.family(
+        "haldane_retries_total",
+        Kind::Counter,
+        "Requests that an endpoint broke off and that may be repeated on another one of the same \
+         arm, by what came of it.",
+    );
+    for retries in &snapshot.retries {
+        for result in RescueResult::ALL {
+            let labels = [("upstream", &*retries.upstream), ("result", result.label())];
+            family.count(&labels, retries.counts[result.index()]);
         }
     }
     out.family(
@@ -313,10 +344,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        measure::{Counters, Rescues, UpstreamConnections},
+        measure::{Counters, Rescues, Retries, UpstreamConnections},
         rollout::{
-            CanaryView, ConfigView, DurationView, PlaceboView, RecorderLabels, RecorderView,
-            Status, WeightView,
+            CanaryView, ConfigView, DurationView, EndpointsView, PlaceboView, RecorderLabels,
+            RecorderView, Status, WeightView,
         },
     };
 
@@ -375,8 +406,14 @@ mod tests {
                 in_use: 2,
                 connecting: 1,
             }],
+            endpoints: vec![EndpointsView {
+                upstream: "shop-v2".into(),
+                states: [2, 0, 0, 0, 1, 0],
+                panics: false,
+            }],
             shed: [0; ShedReason::ALL.len()],
             rescues: vec![Rescues { service: "shop".into(), counts: [3, 2, 1] }],
+            retries: vec![Retries { upstream: "shop-v2".into(), counts: [5, 0, 0] }],
             accept_pauses: 0,
             open_connections: 9,
             control_lateness: Duration::from_millis(2),
@@ -433,6 +470,15 @@ mod tests {
         check("haldane_rescues_total{service=\"shop\",result=\"rescued\"} 3");
         check("haldane_rescues_total{service=\"shop\",result=\"failed\"} 2");
         check("haldane_rescues_total{service=\"shop\",result=\"out_of_budget\"} 1");
+    }
+
+    #[test]
+    fn endpoints_have_a_series_for_every_state() {
+        check("haldane_upstream_endpoints{upstream=\"shop-v2\",state=\"ready\"} 2");
+        check("haldane_upstream_endpoints{upstream=\"shop-v2\",state=\"ejected\"} 0");
+        check("haldane_upstream_endpoints{upstream=\"shop-v2\",state=\"unhealthy\"} 1");
+        check("haldane_upstream_panic{upstream=\"shop-v2\"} 0");
+        check("haldane_retries_total{upstream=\"shop-v2\",result=\"rescued\"} 5");
     }
 
     #[test]

@@ -27,8 +27,6 @@ use std::{
     fs::File as Opened,
     io::Read,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
 };
 
 use serde::Deserialize;
@@ -59,32 +57,11 @@ pub struct Compiled {
     pub admin: admin::Settings,
     /// The files that countries and claims come from.
     pub facts: FactFiles,
-    /// Parts that are understood and not yet in force.
-    pub later: Later,
     /// SHA-256 of the file's content and of what its variables came to, in hex: names this
     /// configuration in the journal and in metrics.
     pub hash: String,
-    /// What an operator should think about, one sentence each; among them the parts that are not
-    /// yet in force.
+    /// What an operator should think about, one sentence each.
     pub advice: Vec<String>,
-}
-
-/// Parts of a configuration whose machinery is still to come.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Later {
-    /// Health checks by the names of their upstreams.
-    pub health_checks: Vec<(Arc<str>, HealthCheck)>,
-}
-
-/// Requests of the proxy's own that tell which endpoints are well.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// The path that is asked for.
-    pub path: Arc<str>,
-    /// How often.
-    pub interval: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
 }
 
 /// Reads and compiles a file. `env` looks up the variables of `${NAME}`.

@@ -70,8 +70,10 @@ impl Epoch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecorderId(pub u32);
 
-/// Names an endpoint of an upstream by its place; all beyond the 255th are one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// Names an endpoint of an upstream: one that the configuration lists, or one of the addresses of a
+/// name. All workers know an endpoint by the same number, which it keeps for as long as it is there
+/// and which nobody else has until a minute after; all that find none of 255 free share the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointNumber(u8);
 
 impl EndpointNumber {
@@ -81,10 +83,19 @@ impl EndpointNumber {
     /// Endpoints that can be told apart.
     pub const MOST: usize = u8::MAX as usize;
 
+    /// The number that all endpoints share for which there is none of their own.
+    pub const LAST: Self = Self(u8::MAX);
+
     /// The endpoint at a place of the upstream's list, from 0.
     #[must_use]
     pub fn of(place: usize) -> Self {
         Self((place + 1).min(Self::MOST) as u8)
+    }
+
+    /// The number itself: 0 for none, up to [`EndpointNumber::MOST`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
     }
 }
 

@@ -29,7 +29,10 @@ pub use event::{
 pub use facts::Judging;
 pub use latency::{DURATION_BOUNDS_US, Durations, Latencies, Window};
 pub use ledger::{Ledger, MAX_WITH_SLOTS, RecorderKey};
-pub use report::{Probed, RescueResult, Rescues, ShedReason, UpstreamConnections, WorkerReport};
+pub use report::{
+    EndpointStanding, EndpointState, Probed, RescueResult, Rescues, Retries, ShedReason,
+    UpstreamConnections, UpstreamEndpoints, WorkerReport,
+};
 pub use slots::{SlotView, Slots};
 pub use thresholds::{ENOUGH, ENOUGH_FOR_LAST, Past, QUANTILES, Thresholds};
 pub use totals::Totals;

@@ -5,11 +5,15 @@
 
 use std::sync::Arc;
 
+use super::EndpointNumber;
+
 /// The state of one worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerReport {
     /// Connections to every upstream that the worker knows.
     pub upstreams: Vec<UpstreamConnections>,
+    /// How the endpoints of every upstream stand.
+    pub endpoints: Vec<UpstreamEndpoints>,
     /// Requests and connections refused since the worker's start, by [`ShedReason::index`].
     pub shed: [u64; ShedReason::ALL.len()],
     /// How often accepting was paused since the worker's start, because the process ran out of
@@ -19,6 +23,8 @@ pub struct WorkerReport {
     pub open_connections: u32,
     /// Rescues since the worker's start, of every service that has a route with `rescue`.
     pub rescues: Vec<Rescues>,
+    /// Repeated requests since the worker's start, of every upstream that had some to repeat.
+    pub retries: Vec<Retries>,
     /// How arms did that the worker was asked to try, since its last report.
     pub probes: Vec<Probed>,
 }
@@ -32,14 +38,24 @@ pub struct Rescues {
     pub counts: [u64; RescueResult::ALL.len()],
 }
 
-/// What came of a rescue.
+/// Requests that failed on an endpoint and may be repeated on another one of the same arm, by what
+/// came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retries {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// By [`RescueResult::index`].
+    pub counts: [u64; RescueResult::ALL.len()],
+}
+
+/// What came of sending a request a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RescueResult {
-    /// The baseline answered.
+    /// It was answered.
     Rescued,
-    /// The baseline failed too.
+    /// It failed again.
     Failed,
-    /// It was not tried: too many of the service's requests had been rescued.
+    /// It was not tried: too many had been sent a second time.
     OutOfBudget,
 }
 
@@ -86,6 +102,78 @@ pub struct UpstreamConnections {
     pub in_use: u32,
     /// On their way to being open.
     pub connecting: u32,
+}
+
+/// How the endpoints of an upstream stand on one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamEndpoints {
+    /// The upstream's name in the configuration.
+    pub upstream: Arc<str>,
+    /// Each endpoint, those among them that are still busy after they went away.
+    pub endpoints: Vec<EndpointStanding>,
+    /// Those that get requests.
+    pub taking: Vec<EndpointNumber>,
+    /// The pods that get requests, where they can be counted.
+    pub pods: Option<u32>,
+    /// Whether no endpoint is fit, so that all get requests.
+    pub panics: bool,
+}
+
+/// How one endpoint stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointStanding {
+    /// Which one.
+    pub number: EndpointNumber,
+    /// How it stands.
+    pub state: EndpointState,
+}
+
+/// How an endpoint stands, from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointState {
+    /// It gets requests.
+    Ready,
+    /// No health check has come back yet: it gets requests where none is ready.
+    Untested,
+    /// It failed several requests in a row, and is passed over for a while.
+    Ejected,
+    /// No connection to it could be made: it is passed over until one can.
+    Unreachable,
+    /// Its health checks fail: it is passed over.
+    Unhealthy,
+    /// It went away, and has requests that are not over.
+    Draining,
+}
+
+impl EndpointState {
+    /// All states, in the order of [`EndpointState::index`].
+    pub const ALL: [Self; 6] = [
+        Self::Ready,
+        Self::Untested,
+        Self::Ejected,
+        Self::Unreachable,
+        Self::Unhealthy,
+        Self::Draining,
+    ];
+
+    /// Where this state stands in [`EndpointState::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word for this state in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Untested => "untested",
+            Self::Ejected => "ejected",
+            Self::Unreachable => "unreachable",
+            Self::Unhealthy => "unhealthy",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 /// Why the proxy refused a request or a connection of its own accord.

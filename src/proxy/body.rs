@@ -21,7 +21,7 @@ use super::{
     connection::InFlight,
     deadline::{Deadline, Deadlines},
     observe::Observation,
-    upstream::{AnswerBody, Lease},
+    upstream::{AnswerBody, Chosen, Lease},
 };
 use crate::{measure::Outcome, routing::FailedWhen};
 
@@ -51,6 +51,8 @@ impl Upload {
 pub(super) enum RequestBody {
     /// There is none.
     Empty,
+    /// The proxy's own.
+    Own(Full<Bytes>),
     /// The client's.
     Client { body: Incoming, upload: Rc<Upload>, stall: Stall },
     /// The client's, of which the beginning goes out once more.
@@ -87,7 +89,7 @@ impl RequestBody {
     /// How far the client's body has come.
     pub(super) fn upload(&self) -> Option<&Rc<Upload>> {
         match self {
-            Self::Empty => None,
+            Self::Empty | Self::Own(_) => None,
             Self::Client { upload, .. } => Some(upload),
             Self::Again { rest, .. } => rest.upload(),
         }
@@ -104,6 +106,10 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (body, upload, stall) = match self.get_mut() {
             Self::Empty => return Poll::Ready(None),
+            Self::Own(body) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                return frame.map(|frame| frame.map(|ok| ok.map_err(|e| match e {})));
+            }
             Self::Client { body, upload, stall } => (body, upload, stall),
             Self::Again { first, rest } => {
                 let Some(frame) = first.next() else {
@@ -140,6 +146,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Own(body) => body.is_end_stream(),
             Self::Client { body, .. } => body.is_end_stream(),
             Self::Again { first, rest } => first.is_empty() && rest.is_end_stream(),
         }
@@ -148,6 +155,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Own(body) => body.size_hint(),
             Self::Client { body, .. } => body.size_hint(),
             Self::Again { first, rest } => {
                 let again: usize = first.data.iter().map(Bytes::len).sum();
@@ -200,6 +208,8 @@ pub(super) struct Download {
     pub(super) body: AnswerBody,
     pub(super) observation: Option<Observation>,
     pub(super) lease: Option<Lease>,
+    /// Counts it at its endpoint.
+    pub(super) chosen: Option<Chosen>,
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) failed_when: GrpcFailures,
     /// The end of the whole answer, for routes that are judged by the last byte.
@@ -276,6 +286,7 @@ impl Download {
     }
 
     pub(super) fn complete(&mut self) {
+        self.chosen = None;
         if let Some(observation) = self.observation.take() {
             observation.complete();
         }
@@ -290,6 +301,7 @@ impl Download {
 
     fn finish(&mut self, outcome: Outcome) {
         self.lease = None;
+        self.chosen = None;
         if let Some(observation) = self.observation.take() {
             observation.finish(outcome);
         }

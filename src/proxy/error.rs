@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use rustix::io::Errno;
 
 use super::{
     body::ResponseBody,
@@ -149,11 +148,12 @@ impl ProxyError {
 
 impl From<ConnectError> for ProxyError {
     fn from(error: ConnectError) -> Self {
+        // The proxy's own lack of descriptors or ports is not the upstream's fault.
+        if error.is_own() {
+            return Self::Overload;
+        }
         match error {
             ConnectError::Overloaded => Self::Overload,
-            // The proxy's own lack of descriptors or ports is not the upstream's fault.
-            ConnectError::Io(_) if error.is_exhaustion() => Self::Overload,
-            ConnectError::Joined(ref joined) if joined.is_exhaustion() => Self::Overload,
             ConnectError::Io(_)
             | ConnectError::Timeout
             | ConnectError::NoAddress
@@ -166,20 +166,8 @@ impl From<ConnectError> for ProxyError {
             | ConnectError::TlsFiles
             | ConnectError::NoServerName
             | ConnectError::Joined(_)
+            | ConnectError::Retired
             | ConnectError::NoEndpoint => Self::NoConnection(error),
         }
     }
-}
-
-impl ConnectError {
-    /// Whether the proxy itself lacks what a connection takes.
-    fn is_exhaustion(&self) -> bool {
-        matches!(self, Self::Io(error) if exhausted(error))
-    }
-}
-
-fn exhausted(error: &std::io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -3,7 +3,7 @@
 //! A request goes out a second time only if the upstream cannot have taken the first: nothing of it
 //! was written, or the upstream had closed the connection before it arrived.
 
-use std::rc::Rc;
+use std::{pin::pin, rc::Rc};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts,
@@ -22,7 +22,7 @@ use super::{
     observe::Observation,
     target::Target,
     upgrade,
-    upstream::{AnswerBody, ConnectError, Lease, Pool, SendError},
+    upstream::{AnswerBody, Chosen, ConnectError, Lease, Lost, SendError, To},
 };
 use crate::routing::{Arm, Rewrite, Route, Service};
 
@@ -56,6 +56,7 @@ pub(super) struct Exchange {
     pub(super) lease: Lease,
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) deadline: Deadline,
+    pub(super) chosen: Chosen,
 }
 
 /// A request that came to nothing.
@@ -64,11 +65,13 @@ pub(super) struct Failure {
     pub(super) error: ProxyError,
     /// The request, where nothing of it was sent.
     pub(super) unsent: Option<Box<Request<RequestBody>>>,
+    /// The endpoint that broke off before it answered.
+    pub(super) lost: Option<Lost>,
 }
 
 impl From<ProxyError> for Failure {
     fn from(error: ProxyError) -> Self {
-        Self { error, unsent: None }
+        Self { error, unsent: None, lost: None }
     }
 }
 
@@ -185,7 +188,7 @@ fn rewrite_prefix(path: &str, from: &str, to: &str) -> Option<String> {
 }
 
 /// What is needed to send a request again, but for its body.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Copy {
     method: Method,
     uri: Uri,
@@ -193,7 +196,8 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
+    /// Of a request without a body.
+    pub(super) fn of(request: &Request<RequestBody>) -> Option<Self> {
         matches!(request.body(), RequestBody::Empty).then(|| Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -210,9 +214,9 @@ impl Copy {
     }
 }
 
-/// Sends the request on a connection of the pool and waits for the head of the answer.
+/// Sends the request on a connection to where it goes and waits for the head of the answer.
 pub(super) async fn exchange(
-    pool: &Pool,
+    mut to: To<'_>,
     mut request: Request<RequestBody>,
     upload: Option<Rc<Upload>>,
     mut deadline: Deadline,
@@ -224,23 +228,33 @@ pub(super) async fn exchange(
     }
     let may_switch = upgrade::is_set(request.headers());
     loop {
-        let endpoint = pool.pick();
-        if let (Some(endpoint), Some(observation)) = (endpoint, &mut observation) {
-            observation.sent_to(endpoint.number());
-        }
         let leased = async {
-            let endpoint = endpoint.ok_or(ConnectError::NoEndpoint)?;
-            if may_switch {
-                endpoint.lease_alone().await
+            let chosen = match to.choose().await {
+                Ok(chosen) => chosen,
+                Err(error) => return Err((None, error)),
+            };
+            if let Some(observation) = &mut observation {
+                observation.sent_to(chosen.number());
+            }
+            let leased = if may_switch {
+                Box::pin(chosen.lease_alone()).await
             } else {
-                endpoint.lease(attempts >= POOLED_ATTEMPTS).await
+                chosen.lease(attempts >= POOLED_ATTEMPTS).await
+            };
+            match leased {
+                Ok(lease) => Ok((chosen, lease)),
+                Err(error) => Err((Some(chosen), error)),
             }
         };
-        let leased = deadline.bound(leased).await;
-        let mut lease = match leased {
-            Ok(Ok(lease)) => lease,
-            Ok(Err(error)) => {
-                return Err(Failure { error: error.into(), unsent: Some(Box::new(request)) });
+        let leased = deadline.bound(pin!(leased)).await;
+        let (mut chosen, mut lease) = match leased {
+            Ok(Ok(leased)) => leased,
+            Ok(Err((_, ConnectError::Retired))) => continue,
+            // Nothing was sent. What the attempt has taken is not taken off the latency.
+            Ok(Err((Some(chosen), error))) if to.could_not_reach(&chosen, &error) => continue,
+            Ok(Err((_, error))) => {
+                let unsent = Some(Box::new(request));
+                return Err(Failure { error: error.into(), unsent, lost: None });
             }
             Err(_elapsed) => return Err(ProxyError::Timeout.into()),
         };
@@ -248,18 +262,28 @@ pub(super) async fn exchange(
             observation.waited(wait);
         }
         let copy = if lease.may_be_stale { Copy::of(&request) } else { None };
-        let failure = match deadline.bound(lease.send(request)).await {
+        let sent = deadline.bound(pin!(lease.send(request))).await;
+        let failure = match sent {
             Ok(Ok(response)) if response.status().is_informational() && !may_switch => {
                 return Err(SWITCHED.into());
             }
-            Ok(Ok(response)) => return Ok(Exchange { response, lease, upload, deadline }),
+            Ok(Ok(response)) => {
+                chosen.answered();
+                return Ok(Exchange { response, lease, upload, deadline, chosen });
+            }
             Ok(Err(failure)) => failure,
-            Err(_elapsed) => return Err(ProxyError::Timeout.into()),
+            Err(_elapsed) => {
+                chosen.failed();
+                return Err(ProxyError::Timeout.into());
+            }
         };
         drop(lease);
+        let broke_off = matches!(failure, SendError::Failed(_));
+        let lost = broke_off.then(|| chosen.failed());
         attempts += 1;
         request = again(failure, copy, attempts).map_err(|failure| Failure {
             error: blame_client(failure.error, upload.as_deref()),
+            lost,
             ..failure
         })?;
     }
@@ -277,7 +301,7 @@ fn again(
             Ok(copy.into_request(RequestBody::Empty))
         }
         (SendError::Unsent(request), _) => {
-            Err(Failure { error: NEVER_TAKES, unsent: Some(request) })
+            Err(Failure { error: NEVER_TAKES, unsent: Some(request), lost: None })
         }
         (SendError::NeverTaken, _) => Err(NEVER_TAKES.into()),
         (SendError::Failed(error), _) => Err(ProxyError::Upstream(error).into()),
@@ -286,7 +310,7 @@ fn again(
 
 /// Gives up an answer that nobody gets; its connection is kept if the rest is short.
 pub(super) fn let_go(exchange: Exchange) {
-    let Exchange { response, lease, upload, mut deadline } = exchange;
+    let Exchange { response, lease, upload, mut deadline, chosen } = exchange;
     let switched = response.status().is_informational();
     if switched || upload.is_some_and(|upload| !upload.complete()) {
         return;
@@ -301,9 +325,10 @@ pub(super) fn let_go(exchange: Exchange) {
             }
             Some(())
         };
-        if let Ok(Some(())) = deadline.bound(rest).await {
+        if let Ok(Some(())) = deadline.bound(pin!(rest)).await {
             lease.give_back();
         }
+        drop(chosen);
     });
 }
 

@@ -3,10 +3,13 @@
 //! [`handle`] returns a response, never an error: every [`ProxyError`] becomes an answer in one
 //! place.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
-use hyper::body::{Body as _, Incoming};
+use hyper::{
+    body::{Body as _, Incoming},
+    upgrade::OnUpgrade,
+};
 
 use super::{
     body::{GrpcFailures, RequestBody, ResponseBody, Stall, Upload},
@@ -21,6 +24,7 @@ use super::{
     settings::ListenerSettings,
     target::Target,
     upgrade,
+    upstream::To,
     worker::{View, Worker},
 };
 use crate::routing::{
@@ -64,6 +68,8 @@ pub(super) struct Routed {
     pub(super) harm: Option<Harm>,
     /// Whether it is a probe of its arm.
     pub(super) is_probe: bool,
+    /// The stream of HTTP/2 that it came on, if that is to become a tunnel.
+    pub(super) extended: Option<OnUpgrade>,
 }
 
 impl Routed {
@@ -84,20 +90,23 @@ struct Underway {
     observation: Observation,
     /// What the baseline would get if the arm failed.
     replay: Option<Box<forward::Copy>>,
+    /// What another endpoint of the arm would get if the first one broke off.
+    retry: Option<Box<forward::Copy>>,
 }
 
 /// Answers one request. All that needs no waiting is done before the future is made, which keeps
-/// the future small.
+/// the future small; and the codec takes it as it is, since another around it would hold it twice:
+/// it is moved several times before it is polled.
 pub(super) fn handle(
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> impl Future<Output = Response<ResponseBody>> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     let in_flight = client.state.request();
     let begun = begin(&client, request);
     async move {
         let (error, in_flight) = match begun {
             Ok(underway) => match exchange(&client, underway, in_flight).await {
-                Ok(response) => return secured(&client, response),
+                Ok(response) => return Ok(secured(&client, response)),
                 Err(ended) => ended,
             },
             Err(error) => (error, in_flight),
@@ -106,7 +115,7 @@ pub(super) fn handle(
             client.worker.shed(reason);
         }
         tracing::debug!(%error, status = error.status().as_u16(), "answered by the proxy");
-        secured(&client, error.answer(in_flight))
+        Ok(secured(&client, error.answer(in_flight)))
     }
 }
 
@@ -120,8 +129,9 @@ fn secured(client: &Client, mut response: Response<ResponseBody>) -> Response<Re
 }
 
 /// From the head to a request that may be sent: target, route, cohort, arm, header rules.
-fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyError> {
+fn begin(client: &Client, mut request: Request<Incoming>) -> Result<Box<Underway>, ProxyError> {
     let arrived = client.worker.clock.now();
+    let extended = upgrade::of_http2(&mut request, || client.worker.coin());
     let (mut parts, body) = request.into_parts();
     let target = Target::read(&parts, &client.settings.limits)?;
     if let Some(port) = client.settings.redirect_https {
@@ -132,6 +142,12 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
         client.identify(&mut parts.headers);
     }
     let mut routed = route(client, &parts, &target)?;
+    let upgrades = &routed.route().upgrades;
+    let upgrade = upgrade::asked(&parts, body.is_end_stream(), extended.is_some(), upgrades);
+    if extended.is_some() && upgrade.is_none() {
+        return Err(ProxyError::Connect);
+    }
+    routed.extended = extended;
     if client.worker.probes.wanted()
         && !upgrade::is_set(&parts.headers)
         && body.is_end_stream()
@@ -149,7 +165,6 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
         let stall = Stall::new(&client.worker.deadlines, client.settings.limits.body_timeout);
         (RequestBody::Client { body, upload: Rc::clone(&upload), stall }, Some(upload))
     };
-    let upgrade = upgrade::asked(&parts, upload.is_none(), &route.upgrades);
     // What has switched cannot be sent again.
     let rescuer = if upgrade.is_some() { None } else { rescuer(&routed, &parts) };
     let way = forward::Way { route, service, arm, rescuer, upgrade };
@@ -161,7 +176,8 @@ fn begin(client: &Client, request: Request<Incoming>) -> Result<Underway, ProxyE
         }
     };
     let request = Request::from_parts(parts, body);
-    Ok(Underway { routed, request, upload, observation, replay })
+    let retry = retry(&routed, &request);
+    Ok(Box::new(Underway { routed, request, upload, observation, replay, retry }))
 }
 
 /// The same URL with https.
@@ -185,10 +201,23 @@ fn rescuer<'a>(routed: &'a Routed, parts: &Parts) -> Option<&'a Arm> {
         return None;
     }
     if let Some(rescuer) = routed.view.rescuer(routed.route().service) {
-        rescuer.request();
+        rescuer.repeats.request();
     }
     let may_be = routed.assignment.arm != BASELINE && parts.method.is_idempotent();
     may_be.then(|| &routed.service().arms[usize::from(BASELINE.0)])
+}
+
+/// What another endpoint of the arm gets if the first one breaks off.
+fn retry(routed: &Routed, request: &Request<RequestBody>) -> Option<Box<forward::Copy>> {
+    let may_be = routed.route().retries > 0 && request.method().is_idempotent();
+    if !may_be || routed.is_probe {
+        return None;
+    }
+    let arm = &routed.service().arms[usize::from(routed.assignment.arm.0)];
+    let pool = routed.view.pool(arm.upstream);
+    pool.repeats.request();
+    // Of one endpoint there is no other.
+    if pool.is_single() { None } else { forward::Copy::of(request).map(Box::new) }
 }
 
 /// Makes a request for the baseline the probe of an arm, if one waits for it. It is no evidence.
@@ -206,19 +235,21 @@ fn become_probe(client: &Client, routed: &mut Routed) {
 /// Sends the request to its arm and makes the client's answer from the upstream's.
 async fn exchange(
     client: &Client,
-    underway: Underway,
+    underway: Box<Underway>,
     in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, (ProxyError, InFlight)> {
-    let Underway { routed, request, upload, mut observation, replay } = underway;
+    let Underway { routed, request, upload, mut observation, replay, retry } = *underway;
     let route = routed.route();
     let arm = &routed.service().arms[usize::from(routed.assignment.arm.0)];
     let limit = if routed.is_probe { probe::patience(route) } else { route.timeout };
     let deadline = client.worker.deadlines.after(observation.arrived(), limit);
     let pool = routed.view.pool(arm.upstream);
     let bodyless = upload.is_none();
-    let attempt = forward::exchange(pool, request, upload, deadline, Some(&mut observation)).await;
-    if replay.is_some() || routed.harm.is_some() {
-        let second = SecondLook { routed, attempt, observation, replay, bodyless };
+    let attempt =
+        forward::exchange(To::any(pool), request, upload, deadline, Some(&mut observation)).await;
+    if replay.is_some() || retry.is_some() || routed.harm.is_some() {
+        let (arrived, observation) = (observation.arrived(), Some(observation));
+        let second = SecondLook { routed, attempt, arrived, observation, retry, replay, bodyless };
         // Few requests come here: the others should not carry its state.
         return Box::pin(second.take(client, in_flight)).await;
     }
@@ -266,7 +297,7 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
     } else {
         table.asks.harm(service, assignment.arm, cohort, coin)
     };
-    Ok(Routed { view, route, cohort, assignment, harm, is_probe: false })
+    Ok(Routed { view, route, cohort, assignment, harm, is_probe: false, extended: None })
 }
 
 fn observe(client: &Client, routed: &Routed, arrived: Duration) -> Observation {
@@ -302,11 +333,15 @@ pub(super) fn answer(
     if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return upgrade::switch(client, routed, exchange, observation, in_flight);
     }
+    if routed.extended.is_some() && exchange.response.status().is_success() {
+        return upgrade::not_switched(exchange, observation, in_flight);
+    }
     let (route, service) = (routed.route(), routed.service());
     let (mut parts, body) = exchange.response.into_parts();
     let grpc = GrpcFailures::of(&route.failed_when, &parts.headers);
+    let failed = has_failed(route, parts.status, &parts.headers);
+    exchange.chosen.judged(failed);
     if let Some(observation) = &mut observation {
-        let failed = has_failed(route, parts.status, &parts.headers);
         observation.head(failed);
         if !failed && parts.status.is_client_error() {
             observation.refuse();
@@ -325,6 +360,7 @@ pub(super) fn answer(
         body,
         observation,
         lease: Some(exchange.lease),
+        chosen: Some(exchange.chosen),
         upload: exchange.upload,
         failed_when: grpc,
         total: (route.judged == Judged::Total).then_some(exchange.deadline),
@@ -335,4 +371,21 @@ pub(super) fn answer(
         download.complete();
     }
     Response::from_parts(parts, ResponseBody::Upstream(Box::new(download)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        fn size<F, A>(_: F) -> usize
+        where
+            F: Fn(Rc<Client>, Request<Incoming>) -> A,
+        {
+            size_of::<A>()
+        }
+        // Each of an HTTP/2 connection's streams is a task, into which it is copied.
+        assert!(size(handle) <= 4096, "{} bytes", size(handle));
+    }
 }

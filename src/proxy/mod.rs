@@ -5,6 +5,7 @@
 mod accept;
 mod arrive;
 mod body;
+mod check;
 mod clock;
 mod close;
 mod connection;
@@ -16,10 +17,12 @@ mod forwarded;
 mod handle;
 mod headers;
 mod listen;
+mod lookout;
 mod observe;
 mod probe;
 mod proxy_protocol;
 mod rescue;
+mod resolver;
 mod second;
 mod settings;
 mod start;
@@ -31,6 +34,7 @@ mod upstream;
 mod worker;
 
 pub use listen::Listener;
+pub use resolver::{Addresses, Resolver};
 pub use settings::{Limits, Listen, ListenerSettings, ListenerTls, Settings};
 pub use start::{Inputs, Proxy};
 pub use worker::Link;

@@ -3,7 +3,7 @@
 //! Where the service has a route with `rescue`, the next idempotent request of such a route that
 //! would have gone to the baseline goes to the arm instead, outside the evidence, and is rescued by
 //! the baseline if the arm fails. Where none comes within the second, or none may be rescued, the
-//! probe is the upstream's health path, or else a connection.
+//! probe is the upstream's health check, or else a connection.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,18 +11,16 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, StatusCode, Uri, header};
 use tokio::{task::spawn_local, time::timeout};
 
 use super::{
-    body::RequestBody,
-    forward,
+    check,
     upstream::Pool,
     worker::{View, Worker},
 };
 use crate::{
     measure::Probed,
-    routing::{ArmIndex, Assignment, Endpoint, HealthPath, Probe, Route},
+    routing::{ArmIndex, Assignment, Probe, Route},
 };
 
 /// A connection that takes longer is no sign of health.
@@ -128,40 +126,10 @@ async fn try_once(worker: Rc<Worker>, view: Rc<View>, probe: Probe) {
     let Some(arm) = service.arms.get(usize::from(probe.arm.0)) else { return };
     let pool = view.pool(arm.upstream);
     let ok = match &pool.spec().health {
-        Some(health) => is_healthy(&worker, pool, health).await,
+        Some(health) => check::is_well(&worker, pool, None, health).await,
         None => connects(pool).await,
     };
     worker.probes.tell(&view, probe, ok);
-}
-
-/// Whether the upstream answers its health path by a success or a redirect in time.
-async fn is_healthy(worker: &Worker, pool: &Pool, health: &HealthPath) -> bool {
-    let Some(request) = health_request(pool, health) else { return false };
-    let deadline = worker.deadlines.after(worker.clock.now(), health.timeout);
-    match forward::exchange(pool, request, None, deadline, None).await {
-        Ok(exchange) => {
-            let status = exchange.response.status();
-            forward::let_go(exchange);
-            (StatusCode::OK..StatusCode::BAD_REQUEST).contains(&status)
-        }
-        Err(failure) => {
-            tracing::debug!(upstream = %pool.spec().name, error = %failure.error, "a probe failed");
-            false
-        }
-    }
-}
-
-fn health_request(pool: &Pool, health: &HealthPath) -> Option<Request<RequestBody>> {
-    let host = match pool.spec().endpoints.first()? {
-        Endpoint::Address(address) => address.to_string(),
-        Endpoint::Name(name, port) => format!("{name}:{port}"),
-        Endpoint::Unix(_) => "localhost".to_owned(),
-    };
-    let mut request = Request::new(RequestBody::Empty);
-    *request.uri_mut() = Uri::try_from(&*health.path).ok()?;
-    request.headers_mut().insert(header::HOST, HeaderValue::try_from(host).ok()?);
-    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("haldane"));
-    Some(request)
 }
 
 /// Whether the upstream accepts a connection, which is then kept.

@@ -18,32 +18,27 @@ use crate::{
     routing::LiveTable,
 };
 
-/// The rescues of one service on one worker.
-#[derive(Debug)]
-pub(super) struct Rescuer {
-    service: Arc<str>,
+/// Requests that are sent a second time, within a budget.
+#[derive(Debug, Default)]
+pub(super) struct Repeats {
     /// A fifth of the requests of the last 10 s, and 10 a second whatever came.
     budget: OnceCell<TpsBudget>,
     counts: Cell<[u64; RescueResult::ALL.len()]>,
 }
 
-impl Rescuer {
-    fn new(service: &Arc<str>) -> Self {
-        Self { service: Arc::clone(service), budget: OnceCell::new(), counts: Cell::default() }
-    }
-
+impl Repeats {
     fn budget(&self) -> &TpsBudget {
         self.budget.get_or_init(TpsBudget::default)
     }
 
-    /// A request came that may be rescued, or another one of its service's rescued routes: the
-    /// budget grows with them.
+    /// A request came that may be sent a second time, or another one of its kind: the budget grows
+    /// with them.
     pub(super) fn request(&self) {
         self.budget().deposit();
     }
 
-    /// Whether the budget has room for another rescue, which it then has for one less.
-    pub(super) fn may_rescue(&self) -> bool {
+    /// Whether the budget has room for another one, which it then has for one less.
+    pub(super) fn may_repeat(&self) -> bool {
         let granted = self.budget().withdraw();
         if !granted {
             self.count(RescueResult::OutOfBudget);
@@ -57,8 +52,25 @@ impl Rescuer {
         self.counts.set(counts);
     }
 
+    pub(super) fn counts(&self) -> [u64; RescueResult::ALL.len()] {
+        self.counts.get()
+    }
+}
+
+/// The rescues of one service on one worker.
+#[derive(Debug)]
+pub(super) struct Rescuer {
+    service: Arc<str>,
+    pub(super) repeats: Repeats,
+}
+
+impl Rescuer {
+    fn new(service: &Arc<str>) -> Self {
+        Self { service: Arc::clone(service), repeats: Repeats::default() }
+    }
+
     pub(super) fn report(&self) -> Rescues {
-        Rescues { service: Arc::clone(&self.service), counts: self.counts.get() }
+        Rescues { service: Arc::clone(&self.service), counts: self.repeats.counts() }
     }
 }
 
@@ -89,11 +101,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_budget_is_ten_a_second_and_a_fifth_of_the_requests() {
-        let rescuer = Rescuer::new(&"shop".into());
-        (0..1000).for_each(|_| rescuer.request());
-        let granted = (0..1000).filter(|_| rescuer.may_rescue()).count();
+        let repeats = Repeats::default();
+        (0..1000).for_each(|_| repeats.request());
+        let granted = (0..1000).filter(|_| repeats.may_repeat()).count();
         assert_eq!(granted, 100 + 200);
-        let out_of_budget = rescuer.report().counts[RescueResult::OutOfBudget.index()];
+        let out_of_budget = repeats.counts()[RescueResult::OutOfBudget.index()];
         assert_eq!(out_of_budget, 700);
     }
 }

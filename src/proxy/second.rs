@@ -1,5 +1,6 @@
 //! The second look at what an arm made of a request, for the few that need one: an answer that a
-//! drill hurts, the outcome of a probe, a failure that the baseline may rescue.
+//! drill hurts, the outcome of a probe, a failure that another endpoint of the arm may make good or
+//! that the baseline may rescue.
 
 use std::{mem, rc::Rc, time::Duration};
 
@@ -13,6 +14,7 @@ use super::{
     forward::{self, Copy, Exchange, Failure},
     handle::{self, BASELINE, Client, Routed},
     observe::Observation,
+    upstream::To,
 };
 use crate::{
     measure::{Outcome, RescueResult},
@@ -23,7 +25,12 @@ use crate::{
 pub(super) struct SecondLook {
     pub(super) routed: Routed,
     pub(super) attempt: Result<Exchange, Failure>,
-    pub(super) observation: Observation,
+    /// When it arrived, since the start of the process.
+    pub(super) arrived: Duration,
+    /// None once the request is counted.
+    pub(super) observation: Option<Observation>,
+    /// What another endpoint of the arm gets if the first one broke off; none: it gets nothing.
+    pub(super) retry: Option<Box<Copy>>,
     /// What the baseline gets if the arm failed; none: it gets nothing.
     pub(super) replay: Option<Box<Copy>>,
     /// Whether the request has no body.
@@ -50,10 +57,12 @@ impl SecondLook {
         }
         let outcome = self.outcome();
         self.tell(client, outcome);
+        self.repeat(client, outcome).await;
+        let outcome = self.outcome();
         let mut answered = match self.rescue(client, outcome) {
             Some(rescue) => {
-                let routed = self.charge(outcome);
-                rescue.answer(client, routed, in_flight).await
+                self.charge(outcome);
+                rescue.answer(client, self.routed, in_flight).await
             }
             None => self.answer(client, outcome, in_flight),
         };
@@ -110,9 +119,9 @@ impl SecondLook {
         let replay = self.replay.take()?;
         let (body, upload) = self.body()?;
         let now = client.worker.clock.now();
-        let left = (self.observation.arrived() + self.routed.route().timeout).checked_sub(now)?;
+        let left = (self.arrived + self.routed.route().timeout).checked_sub(now)?;
         let rescuer = self.routed.view.rescuer(self.routed.route().service)?;
-        (is_probe || rescuer.may_rescue()).then_some(Rescue { replay, body, upload, left })
+        (is_probe || rescuer.repeats.may_repeat()).then_some(Rescue { replay, body, upload, left })
     }
 
     /// The body to be sent again: none, or one of which nothing was read.
@@ -128,26 +137,62 @@ impl SecondLook {
         Some((body, upload))
     }
 
-    /// Counts the failure against the arm and leaves its answer.
-    fn charge(self, outcome: Outcome) -> Routed {
-        let Self { routed, attempt, mut observation, .. } = self;
-        if let Ok(exchange) = attempt {
-            observation.head(true);
+    /// Repeats a request that an endpoint broke off on another one of the same arm, if it may be.
+    /// The arm is charged with the failure before; what comes of the repetition is not counted.
+    async fn repeat(&mut self, client: &Client, outcome: Outcome) {
+        let Some(retry) = self.retry.take() else { return };
+        let route = self.routed.route();
+        let arm = &self.routed.service().arms[usize::from(self.routed.assignment.arm.0)];
+        let pool = Rc::clone(self.routed.view.pool(arm.upstream));
+        let end = self.arrived + route.timeout;
+        for _ in 0..route.retries {
+            let Err(Failure { error: ProxyError::Upstream(_), lost: Some(lost), .. }) =
+                &self.attempt
+            else {
+                return;
+            };
+            let now = client.worker.clock.now();
+            let Some(left) = end.checked_sub(now) else { return };
+            let Some(to) = To::other(&pool, lost.clone()) else { return };
+            if !pool.repeats.may_repeat() {
+                return;
+            }
+            if let Some(observation) = self.observation.take() {
+                observation.finish(outcome);
+            }
+            let deadline = client.worker.deadlines.after(now, left);
+            let request = Copy::clone(&retry).into_request(RequestBody::Empty);
+            self.attempt = forward::exchange(to, request, None, deadline, None).await;
+            let answered = self.attempt.is_ok();
+            let result = if answered { RescueResult::Rescued } else { RescueResult::Failed };
+            pool.repeats.count(result);
+        }
+    }
+
+    /// Counts the failure against the arm, if that was not done, and leaves its answer.
+    fn charge(&mut self, outcome: Outcome) {
+        let left = ProxyError::Timeout.into();
+        if let Ok(exchange) = mem::replace(&mut self.attempt, Err(left)) {
+            if let Some(observation) = &mut self.observation {
+                observation.head(true);
+            }
+            exchange.chosen.judged(true);
             forward::let_go(exchange);
         }
-        observation.finish(outcome);
-        routed
+        if let Some(observation) = self.observation.take() {
+            observation.finish(outcome);
+        }
     }
 
     /// Answers as the arm did.
     fn answer(self, client: &Client, outcome: Outcome, in_flight: InFlight) -> Answered {
         let Self { routed, attempt, observation, .. } = self;
         match attempt {
-            Ok(exchange) => {
-                Ok(handle::answer(client, &routed, exchange, Some(observation), in_flight))
-            }
+            Ok(exchange) => Ok(handle::answer(client, &routed, exchange, observation, in_flight)),
             Err(failure) => {
-                observation.finish(outcome);
+                if let Some(observation) = observation {
+                    observation.finish(outcome);
+                }
                 Err((failure.error, in_flight))
             }
         }
@@ -162,14 +207,14 @@ impl Rescue {
         let pool = Rc::clone(routed.view.pool(baseline.upstream));
         let deadline = client.worker.deadlines.after(client.worker.clock.now(), left);
         let request = replay.into_request(body);
-        let attempt = forward::exchange(&pool, request, upload, deadline, None).await;
+        let attempt = forward::exchange(To::any(&pool), request, upload, deadline, None).await;
         let route = routed.route();
         let rescued = attempt.as_ref().is_ok_and(|Exchange { response, .. }| {
             !handle::has_failed(route, response.status(), response.headers())
         });
         let result = if rescued { RescueResult::Rescued } else { RescueResult::Failed };
         if let Some(rescuer) = routed.view.rescuer(route.service) {
-            rescuer.count(result);
+            rescuer.repeats.count(result);
         }
         routed.assignment.arm = BASELINE;
         match attempt {

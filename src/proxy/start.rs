@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     io,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -19,6 +22,8 @@ use tokio::{
 use super::{
     accept::{Balance, accept},
     listen::Listener,
+    lookout::{self, Lookout, Post},
+    resolver::Resolver,
     worker::{Link, Place, Worker},
 };
 use crate::{routing::LiveTable, shutdown};
@@ -38,12 +43,16 @@ pub struct Inputs {
     pub links: Vec<Link>,
     /// Ends the workers.
     pub shutdown: shutdown::Watcher,
+    /// Finds the addresses of upstreams.
+    pub resolver: Resolver,
 }
 
 /// The running workers.
 #[derive(Debug)]
 pub struct Proxy {
     listeners: watch::Sender<Vec<Listener>>,
+    /// Whether the listeners are closed for good.
+    closed: AtomicBool,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -58,6 +67,8 @@ impl Proxy {
         let count = inputs.links.len();
         let balance = Balance::new(count);
         let mut workers = Vec::with_capacity(count);
+        let (post, outlook) = lookout::post(inputs.resolver);
+        let mut post = Some(post);
         let (ready, started_up) = crossbeam_channel::unbounded();
         for (index, link) in inputs.links.into_iter().enumerate() {
             let table = Arc::clone(&inputs.table);
@@ -65,6 +76,7 @@ impl Proxy {
             let (balance, shutdown) = (Arc::clone(&balance), inputs.shutdown.clone());
             let (started, ready) = (inputs.started, ready.clone());
             let place = Place { index, workers: count };
+            let (post, outlook) = (post.take(), outlook.clone());
             let live = move || {
                 // A runtime is bound to the thread that makes it.
                 let runtime = Builder::new_current_thread()
@@ -78,8 +90,8 @@ impl Proxy {
                 if ready.send(made).is_ok()
                     && let Some(runtime) = runtime
                 {
-                    let worker = Worker::new(place, started, &table, link);
-                    runtime.block_on(run(worker, listeners, balance, shutdown));
+                    let worker = Worker::new(place, started, &table, link, outlook);
+                    runtime.block_on(run(worker, post, listeners, balance, shutdown));
                 }
             };
             workers.push(thread::Builder::new().name(format!("worker-{index}")).spawn(live)?);
@@ -87,7 +99,7 @@ impl Proxy {
         for made in started_up.iter().take(workers.len()) {
             made?;
         }
-        Ok(Self { listeners: sender, workers })
+        Ok(Self { listeners: sender, closed: AtomicBool::new(false), workers })
     }
 
     /// The listeners in force.
@@ -97,8 +109,24 @@ impl Proxy {
     }
 
     /// Puts other listeners in force. Sockets that stay go on accepting; connections are not cut.
+    /// Once they were closed, nothing opens them again.
     pub fn set_listeners(&self, listeners: Vec<Listener>) {
-        self.listeners.send_replace(listeners);
+        // Looked at under the channel's lock, as it is set: a reload cannot come in between.
+        self.listeners.send_if_modified(|in_force| {
+            let open = !self.closed.load(Ordering::Relaxed);
+            if open {
+                *in_force = listeners;
+            }
+            open
+        });
+    }
+
+    /// Closes all listeners for good: whoever comes now is refused. Connections are not cut.
+    pub fn close_listeners(&self) {
+        self.listeners.send_modify(|in_force| {
+            self.closed.store(true, Ordering::Relaxed);
+            in_force.clear();
+        });
     }
 
     /// Waits for the workers to end, after the shutdown has begun.
@@ -114,11 +142,14 @@ impl Proxy {
 /// A worker's life: accept, tick, and after the shutdown drain.
 async fn run(
     worker: Rc<Worker>,
+    post: Option<Post>,
     mut listeners: watch::Receiver<Vec<Listener>>,
     balance: Arc<Balance>,
     mut shutdown: shutdown::Watcher,
 ) {
-    let ticking = spawn_local(Rc::clone(&worker).tick());
+    let lookout = post.map(|post| Lookout::new(&worker, post));
+    spawn_local(Rc::clone(&worker).follow_rosters());
+    let ticking = spawn_local(Rc::clone(&worker).tick(lookout));
     let mut accepting: HashMap<usize, (Listener, AbortHandle)> = HashMap::new();
     let mut next_key = 0;
     let drain = loop {

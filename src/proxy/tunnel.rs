@@ -13,7 +13,7 @@ use super::{
     clock::Clock,
     connection::InFlight,
     observe::Observation,
-    upstream::{Switched, Switching},
+    upstream::{Chosen, Switched, Switching},
 };
 use crate::measure::Outcome;
 
@@ -31,6 +31,8 @@ pub(super) struct Tunnel {
     pub(super) pulse: Pulse,
     /// Keeps the client's connection counted as busy.
     pub(super) in_flight: InFlight,
+    /// Counts it at its endpoint.
+    pub(super) chosen: Chosen,
 }
 
 /// How a tunnel ended.
@@ -63,7 +65,7 @@ impl Tunnel {
                 End::Broken(Side::Upstream) => observation.finish(Outcome::Failed),
             }
         }
-        drop(self.in_flight);
+        drop((self.in_flight, self.chosen));
     }
 }
 

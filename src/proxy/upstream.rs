@@ -1,27 +1,55 @@
-//! Upstream connections: one pool per upstream on every worker, with the choice of an endpoint.
+//! The upstreams of a worker: one pool per upstream, with the choice of an endpoint.
 //!
 //! A request leases a connection and gives it back when both its bodies are complete; anything
 //! else closes it. Nothing here decides whether a request may be sent again; it only says whether
 //! the upstream can have taken it.
 
 mod answer;
+mod balance;
+mod chosen;
 mod connection;
 mod endpoint;
 mod h1;
 mod h2;
+mod member;
+mod roster;
 mod tls;
 mod wire;
 
-use std::{cell::Cell, io, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
 
-use self::endpoint::EndpointPool;
+use fastrand::Rng;
+use rustix::io::Errno;
+
 pub(super) use self::{
     answer::AnswerBody,
+    chosen::Chosen,
     connection::{BrokenOff, Lease, SendError},
     h1::{Switched, Switching},
+    roster::{Health, Roster, Rosters, Site},
 };
-use super::{clock::Clock, deadline::Deadlines};
-use crate::routing::Upstream;
+use self::{
+    endpoint::EndpointPool,
+    member::{Member, Signals},
+    roster::Seat,
+};
+use super::{clock::Clock, deadline::Deadlines, lookout::Hints, rescue::Repeats};
+use crate::{
+    measure::{EndpointStanding, EndpointState, Retries, UpstreamEndpoints},
+    routing::{Balancing, Eject, Upstream},
+};
+
+/// Most endpoints that one request tries to connect to.
+const MOST_TRIED: usize = 8;
+
+/// Most requests of one worker that wait for room at the endpoints of one upstream.
+const MAX_WAITING: usize = 1024;
 
 /// Why no connection could be had.
 #[derive(Debug, thiserror::Error)]
@@ -54,14 +82,82 @@ pub(super) enum ConnectError {
     Overloaded,
     #[error("the upstream has no endpoints")]
     NoEndpoint,
+    #[error("the endpoint has gone away")]
+    Retired,
+}
+
+impl ConnectError {
+    /// Whether the proxy itself lacks descriptors, ports or memory.
+    pub(super) fn is_own(&self) -> bool {
+        let Self::Io(error) = self.cause() else { return false };
+        [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    }
+
+    /// Whether it says that the endpoint cannot be reached.
+    fn is_the_endpoints(&self) -> bool {
+        match self.cause() {
+            Self::Io(_) => !self.is_own(),
+            Self::Timeout
+            | Self::Handshake(_)
+            | Self::Http2(_)
+            | Self::NotHttp2
+            | Self::NotAgreed
+            | Self::Tls(_) => true,
+            Self::NoAddress
+            | Self::NotHttp1
+            | Self::TlsFiles
+            | Self::NoServerName
+            | Self::Joined(_)
+            | Self::Overloaded
+            | Self::NoEndpoint
+            | Self::Retired => false,
+        }
+    }
+
+    /// The error that others wait for, too.
+    fn cause(&self) -> &Self {
+        if let Self::Joined(joined) = self { joined } else { self }
+    }
 }
 
 /// The connections of one worker to one upstream.
 #[derive(Debug)]
 pub(super) struct Pool {
     spec: Arc<Upstream>,
-    endpoints: Vec<Rc<EndpointPool>>,
+    grounds: Grounds,
+    signals: Rc<Signals>,
+    roster: RefCell<Arc<Roster>>,
+    endpoints: RefCell<Vec<Rc<EndpointPool>>>,
+    /// Those that get requests.
+    ready: RefCell<Vec<Rc<EndpointPool>>>,
+    /// Those that get none any more, as long as something is under way there.
+    leaving: RefCell<Vec<Weak<EndpointPool>>>,
+    /// Whether no endpoint is fit, so that all get requests.
+    panics: Cell<bool>,
+    several: Cell<bool>,
     turn: Cell<usize>,
+    coins: RefCell<Rng>,
+    /// Requests that were repeated on another endpoint.
+    pub(super) repeats: Repeats,
+}
+
+/// What all pools of a worker stand on.
+#[derive(Clone, Debug)]
+pub(super) struct Grounds {
+    pub(super) clock: Clock,
+    pub(super) deadlines: Rc<Deadlines>,
+    /// Takes the names of upstreams whose endpoints should be looked up at once.
+    pub(super) hints: Hints,
+}
+
+/// Why no endpoint was picked.
+enum Unpicked {
+    /// There is none.
+    Nobody,
+    /// All have as many requests as they may have.
+    Full,
 }
 
 /// How many connections a pool has.
@@ -72,20 +168,312 @@ pub(super) struct PoolCounts {
     pub(super) connecting: u32,
 }
 
+/// The endpoint that a request was lost at.
+#[derive(Clone, Debug)]
+pub(super) struct Lost(Rc<EndpointPool>);
+
+/// Where a request goes: to an upstream, and to which of its endpoints.
+#[derive(Debug)]
+pub(super) struct To<'a> {
+    pool: &'a Pool,
+    /// Those that it has been to in vain.
+    tried: Vec<Rc<EndpointPool>>,
+    /// The only one that will do.
+    only: Option<Rc<EndpointPool>>,
+}
+
+impl<'a> To<'a> {
+    /// To any endpoint.
+    pub(super) fn any(pool: &'a Pool) -> Self {
+        Self { pool, tried: Vec::new(), only: None }
+    }
+
+    /// To another endpoint than this one; `None` where there is no other.
+    pub(super) fn other(pool: &'a Pool, than: Lost) -> Option<Self> {
+        let tried = vec![than.0];
+        pool.has_other(&tried).then(|| Self { pool, tried, only: None })
+    }
+
+    /// The endpoint for the request. Waits as long as a name is not resolved yet, or all endpoints
+    /// have as many requests as they may have.
+    pub(super) async fn choose(&self) -> Result<Chosen, ConnectError> {
+        match &self.only {
+            Some(only) => Ok(Chosen::new(only, None)),
+            None => self.pool.choose(&self.tried).await,
+        }
+    }
+
+    /// No connection to the endpoint could be made, so nothing was sent. Whether the request may
+    /// go to another one.
+    pub(super) fn could_not_reach(&mut self, chosen: &Chosen, error: &ConnectError) -> bool {
+        if self.only.is_some() || !error.is_the_endpoints() {
+            return false;
+        }
+        self.pool.could_not_reach(chosen.endpoint(), error);
+        self.tried.push(Rc::clone(chosen.endpoint()));
+        self.tried.len() < MOST_TRIED && self.pool.has_other(&self.tried)
+    }
+}
+
 impl Pool {
-    pub(super) fn new(spec: &Arc<Upstream>, clock: Clock, deadlines: &Rc<Deadlines>) -> Self {
-        let endpoints = (0..spec.endpoints.len())
-            .map(|place| EndpointPool::new(spec, place, clock, deadlines))
-            .collect();
-        Self { spec: Arc::clone(spec), endpoints, turn: Cell::new(0) }
+    /// A pool to these endpoints. What `before` had of them stays, unless connections are made in
+    /// another way now.
+    pub(super) fn new(
+        spec: &Arc<Upstream>,
+        roster: Arc<Roster>,
+        before: Option<&Self>,
+        grounds: Grounds,
+    ) -> Self {
+        let before = before.filter(|before| spec.connects_like(&before.spec));
+        let signals = before.map_or_else(Rc::default, |before| Rc::clone(&before.signals));
+        let kept = before.map(|before| before.endpoints.borrow().clone()).unwrap_or_default();
+        let pool = Self {
+            spec: Arc::clone(spec),
+            grounds,
+            signals,
+            roster: RefCell::default(),
+            endpoints: RefCell::default(),
+            ready: RefCell::default(),
+            leaving: RefCell::default(),
+            panics: Cell::new(false),
+            several: Cell::new(false),
+            turn: Cell::new(fastrand::usize(..1 << 16)),
+            coins: RefCell::new(Rng::new()),
+            repeats: Repeats::default(),
+        };
+        pool.signals.eject.set(spec.balancing.eject);
+        let since = before.map(|_| pool.now());
+        pool.seat(roster, &kept, since);
+        pool
     }
 
     pub(super) fn spec(&self) -> &Arc<Upstream> {
         &self.spec
     }
 
+    /// Follows another roster: new endpoints take part, those that went away get no more requests.
+    pub(super) fn follow(&self, roster: &Arc<Roster>) {
+        if Arc::ptr_eq(&self.roster.borrow(), roster) || !roster.is_of(&self.spec) {
+            return;
+        }
+        let before = self.endpoints.borrow().clone();
+        let kept = self.seat(Arc::clone(roster), &before, Some(self.now()));
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.retain(|endpoint| endpoint.strong_count() > 0);
+        for endpoint in
+            before.iter().filter(|endpoint| !kept.iter().any(|it| Rc::ptr_eq(it, endpoint)))
+        {
+            tracing::info!(upstream = %self.spec.name, endpoint = %endpoint.member().site, "drained");
+            endpoint.retire();
+            leaving.push(Rc::downgrade(endpoint));
+        }
+    }
+
+    fn seat(
+        &self,
+        roster: Arc<Roster>,
+        before: &[Rc<EndpointPool>],
+        fresh_since: Option<Duration>,
+    ) -> Vec<Rc<EndpointPool>> {
+        let now = self.now();
+        let endpoint = |seat: &Seat| {
+            let known = before.iter().find(|it| it.member().site == seat.site);
+            match known {
+                Some(known) => {
+                    known.member().follow(seat, now);
+                    Rc::clone(known)
+                }
+                None => {
+                    let member = Member::new(seat, &self.signals, fresh_since);
+                    EndpointPool::new(&self.spec, member, &self.grounds)
+                }
+            }
+        };
+        let endpoints: Vec<_> = roster.seats.iter().map(endpoint).collect();
+        self.endpoints.replace(endpoints.clone());
+        self.roster.replace(roster);
+        self.sort_out();
+        self.signals.room.notify_waiters();
+        endpoints
+    }
+
+    fn now(&self) -> Duration {
+        self.grounds.clock.now()
+    }
+
+    /// A connection that is ready for a request; a new one if `fresh`.
+    pub(super) async fn lease(&self, fresh: bool) -> Result<Lease, ConnectError> {
+        self.choose(&[]).await?.lease(fresh).await
+    }
+
+    /// To one endpoint, if it is there.
+    pub(super) fn only(&self, site: &Site) -> Option<To<'_>> {
+        let endpoints = self.endpoints.borrow();
+        let only = endpoints.iter().find(|endpoint| endpoint.member().site == *site)?;
+        Some(To { pool: self, tried: Vec::new(), only: Some(Rc::clone(only)) })
+    }
+
+    async fn choose(&self, tried: &[Rc<EndpointPool>]) -> Result<Chosen, ConnectError> {
+        loop {
+            if self.signals.stale.get() {
+                self.sort_out();
+            }
+            let none = match self.pick(tried) {
+                Ok(chosen) => return Ok(chosen),
+                Err(none) => none,
+            };
+            match none {
+                Unpicked::Nobody if self.roster.borrow().unresolved => {}
+                Unpicked::Nobody if self.spec.endpoints.is_empty() => {
+                    return Err(ConnectError::NoEndpoint);
+                }
+                Unpicked::Nobody => {
+                    self.grounds.hints.give(&self.spec.name);
+                    return Err(ConnectError::NoAddress);
+                }
+                Unpicked::Full => {}
+            }
+            self.wait_for_room().await?;
+        }
+    }
+
+    async fn wait_for_room(&self) -> Result<(), ConnectError> {
+        if self.signals.waiting.get() >= MAX_WAITING {
+            return Err(ConnectError::Overloaded);
+        }
+        let _queued = self.signals.queue();
+        self.signals.room.notified().await;
+        Ok(())
+    }
+
+    fn pick(&self, tried: &[Rc<EndpointPool>]) -> Result<Chosen, Unpicked> {
+        let ready = self.ready.borrow();
+        let limit = self.spec.balancing.max_requests;
+        if tried.is_empty() && limit.is_none() {
+            return match ready.as_slice() {
+                [] => Err(Unpicked::Nobody),
+                [only] => Ok(self.chosen(only)),
+                several => Ok(self.chosen(self.one_of(several))),
+            };
+        }
+        let untried = |all: &[Rc<EndpointPool>]| -> Vec<_> {
+            all.iter().filter(|endpoint| !has(tried, endpoint)).cloned().collect()
+        };
+        let mut open = untried(&ready);
+        if open.is_empty() {
+            open = untried(&self.endpoints.borrow());
+        }
+        if open.is_empty() {
+            return Err(Unpicked::Nobody);
+        }
+        if let Some(limit) = limit {
+            open.retain(|endpoint| endpoint.member().in_flight() < limit);
+        }
+        if open.is_empty() { Err(Unpicked::Full) } else { Ok(self.chosen(self.one_of(&open))) }
+    }
+
+    fn one_of<'a>(&self, several: &'a [Rc<EndpointPool>]) -> &'a Rc<EndpointPool> {
+        let Balancing { policy, slow_start, .. } = self.spec.balancing;
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        // Estimates fade over seconds: the time of the last tick will do.
+        let now = self.grounds.deadlines.coarse_now();
+        let coin = self.coins.borrow_mut().u64(..);
+        let candidate = |place: usize| several[place].member().candidate(now, slow_start);
+        &several[balance::choose(policy, several.len(), candidate, turn, coin)]
+    }
+
+    fn chosen(&self, endpoint: &Rc<EndpointPool>) -> Chosen {
+        Chosen::new(endpoint, self.several.get().then(|| self.now()))
+    }
+
+    /// Whether there is only one endpoint.
+    pub(super) fn is_single(&self) -> bool {
+        !self.several.get()
+    }
+
+    fn has_other(&self, tried: &[Rc<EndpointPool>]) -> bool {
+        self.endpoints.borrow().iter().any(|endpoint| !has(tried, endpoint))
+    }
+
+    fn could_not_reach(&self, endpoint: &EndpointPool, error: &ConnectError) {
+        let member = endpoint.member();
+        if self.several.get() && member.reached(false, self.now()) {
+            let (upstream, endpoint) = (&self.spec.name, &member.site);
+            tracing::info!(%upstream, %endpoint, %error, "passed over: it cannot be reached");
+        }
+        if member.site.address.is_some() {
+            self.grounds.hints.give(&self.spec.name);
+        }
+    }
+
+    /// Finds which endpoints are to get requests.
+    fn sort_out(&self) {
+        self.signals.stale.set(false);
+        let endpoints = self.endpoints.borrow();
+        self.several.set(endpoints.len() > 1);
+        if let Some(eject) = &self.spec.balancing.eject {
+            self.eject(eject, &endpoints);
+        }
+        let in_state = |state| -> Vec<_> {
+            let all = endpoints.iter().filter(|it| it.member().state() == state);
+            all.cloned().collect()
+        };
+        // The next best where there is none better.
+        let fit = [EndpointState::Ready, EndpointState::Untested, EndpointState::Ejected];
+        let fit = fit.into_iter().map(in_state).find(|found| !found.is_empty());
+        let panics = fit.is_none() && !endpoints.is_empty();
+        if self.panics.replace(panics) != panics {
+            let upstream = &self.spec.name;
+            if panics {
+                tracing::warn!(%upstream, "no endpoint is fit: all of them get requests");
+            } else {
+                tracing::info!(%upstream, "endpoints are fit again");
+            }
+        }
+        self.ready.replace(fit.unwrap_or_else(|| endpoints.clone()));
+    }
+
+    /// Passes over what fails, as far as enough others are left.
+    fn eject(&self, eject: &Eject, endpoints: &[Rc<EndpointPool>]) {
+        let members = || endpoints.iter().map(|endpoint| endpoint.member());
+        let most = ((endpoints.len() as f64 * eject.at_most) as usize)
+            .max(1)
+            .min(endpoints.len().saturating_sub(1));
+        let mut room = most.saturating_sub(members().filter(|it| it.is_ejected()).count());
+        for member in members().filter(|member| member.deserves_ejection(eject)) {
+            let Some(left) = room.checked_sub(1) else { return };
+            room = left;
+            let period = member.eject(eject, self.now());
+            let (upstream, endpoint) = (&self.spec.name, &member.site);
+            tracing::info!(%upstream, %endpoint, ?period, "ejected: it fails");
+        }
+    }
+
+    /// Another tick has passed: ejections end, and what could not be reached is tried again.
+    pub(super) fn tick(&self) {
+        if !self.several.get() {
+            return;
+        }
+        let now = self.grounds.deadlines.coarse_now();
+        for endpoint in self.endpoints.borrow().iter() {
+            if endpoint.member().readmit(now) {
+                self.signals.stale.set(true);
+            }
+            if endpoint.member().is_unreachable() {
+                endpoint.try_again();
+            }
+        }
+        if self.signals.stale.get() {
+            self.sort_out();
+        }
+    }
+
     pub(super) fn counts(&self) -> PoolCounts {
-        self.endpoints.iter().fold(PoolCounts::default(), |sum, endpoint| {
+        let endpoints = self.endpoints.borrow();
+        let leaving = self.leaving.borrow();
+        let leaving = leaving.iter().filter_map(Weak::upgrade);
+        endpoints.iter().cloned().chain(leaving).fold(PoolCounts::default(), |sum, endpoint| {
             let counts = endpoint.counts();
             PoolCounts {
                 idle: sum.idle + counts.idle,
@@ -95,30 +483,40 @@ impl Pool {
         })
     }
 
-    /// A connection that is ready for a request; a new one if `fresh`.
-    pub(super) async fn lease(&self, fresh: bool) -> Result<Lease, ConnectError> {
-        self.pick().ok_or(ConnectError::NoEndpoint)?.lease(fresh).await
+    /// How the endpoints stand on this worker.
+    pub(super) fn report(&self) -> UpstreamEndpoints {
+        let standing = |endpoint: &Rc<EndpointPool>| {
+            let member = endpoint.member();
+            EndpointStanding { number: member.number(), state: member.state() }
+        };
+        let mut endpoints: Vec<_> = self.endpoints.borrow().iter().map(standing).collect();
+        let leaving = self.leaving.borrow();
+        let leaving = leaving.iter().filter_map(Weak::upgrade);
+        endpoints.extend(leaving.filter(|it| it.member().in_flight() > 0).map(|it| standing(&it)));
+        let ready = self.ready.borrow();
+        let roster = self.roster.borrow();
+        let sites = ready.iter().map(|endpoint| &endpoint.member().site);
+        UpstreamEndpoints {
+            upstream: Arc::clone(&self.spec.name),
+            endpoints,
+            taking: ready.iter().map(|endpoint| endpoint.member().number()).collect(),
+            pods: roster.pods(&self.spec, sites),
+            panics: self.panics.get(),
+        }
     }
 
-    /// The endpoint with the fewest requests, in turn among equals.
-    pub(super) fn pick(&self) -> Option<&Rc<EndpointPool>> {
-        if let [only] = self.endpoints.as_slice() {
-            return Some(only);
-        }
-        let count = self.endpoints.len();
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        (0..count)
-            .map(|offset| &self.endpoints[(turn.wrapping_add(offset)) % count])
-            .min_by_key(|endpoint| endpoint.load())
+    /// What came of the requests that were repeated on another endpoint.
+    pub(super) fn retries(&self) -> Retries {
+        Retries { upstream: Arc::clone(&self.spec.name), counts: self.repeats.counts() }
     }
 
     /// Opens connections until `asked` are open, or as many as warm-up wants. `first` is the
     /// endpoint that gets one more than others where they cannot be even.
     pub(super) fn open_ahead(&self, asked: u32, first: usize) {
-        let count = self.endpoints.len().max(1);
+        let endpoints = self.endpoints.borrow();
+        let count = endpoints.len().max(1);
         let always = self.spec.warmup.map_or(0, |warmup| warmup.connections);
-        for (index, endpoint) in self.endpoints.iter().enumerate() {
+        for (index, endpoint) in endpoints.iter().enumerate() {
             let place = (index + count - first % count) % count;
             let share = asked / count as u32 + u32::from(place < asked as usize % count);
             endpoint.open_ahead(always.max(share));
@@ -127,10 +525,14 @@ impl Pool {
 
     /// Closes what has been idle for too long.
     pub(super) fn maintain(&self) {
-        for endpoint in &self.endpoints {
+        for endpoint in self.endpoints.borrow().iter() {
             endpoint.maintain();
         }
     }
+}
+
+fn has(tried: &[Rc<EndpointPool>], endpoint: &Rc<EndpointPool>) -> bool {
+    tried.iter().any(|tried| Rc::ptr_eq(tried, endpoint))
 }
 
 #[cfg(test)]
@@ -143,26 +545,24 @@ mod tests {
     };
 
     use super::*;
-    use crate::routing::{Endpoint, Http2, Protocol};
+    use crate::{
+        proxy::{lookout, resolver::Resolver},
+        routing::Endpoint,
+    };
 
     fn pool_to(endpoint: Endpoint) -> (Pool, Clock, Rc<Deadlines>) {
         let spec = Arc::new(Upstream {
-            name: "one".into(),
             endpoints: vec![endpoint],
-            protocol: Protocol::Auto,
-            replicas: None,
-            tls: None,
-            warmup: None,
-            health: None,
             max_connections: 100,
             idle_connections: 100,
-            idle_timeout: Duration::from_secs(3),
-            connect_timeout: Duration::from_secs(3),
-            h2: Http2::default(),
+            ..Upstream::bare("one")
         });
         let clock = Clock::new(Instant::now());
         let deadlines = Rc::new(Deadlines::new(clock));
-        (Pool::new(&spec, clock, &deadlines), clock, deadlines)
+        let hints = lookout::post(Resolver::system()).1.hints;
+        let grounds = Grounds { clock, deadlines: Rc::clone(&deadlines), hints };
+        let roster = Arc::new(Roster::of(&spec, None, Duration::ZERO));
+        (Pool::new(&spec, roster, None, grounds), clock, deadlines)
     }
 
     #[tokio::test(start_paused = true)]
@@ -180,7 +580,7 @@ mod tests {
                 for _ in 0..16 {
                     tokio::task::yield_now().await;
                 }
-                let failures = pool.endpoints[0].failures_ahead();
+                let failures = pool.endpoints.borrow()[0].failures_ahead();
                 if failures > last {
                     attempts.push(clock.now().as_millis() / 100);
                     last = failures;

@@ -5,6 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -12,20 +13,24 @@ use std::{
 
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
 use super::{
     clock::Clock,
     connection::Connections,
     deadline::Deadlines,
+    lookout::{Lookout, Outlook},
     observe::EventBuffer,
     probe::Probes,
     rescue::{self, Rescuer},
-    upstream::Pool,
+    upstream::{Grounds, Pool, Roster, Rosters},
 };
 use crate::{
     measure::{Batch, Event, ShedReason, Tick, UpstreamConnections, WorkerReport},
-    routing::{LiveTable, ServiceId, UpstreamId, VerifiedTokens},
+    routing::{LiveTable, ServiceId, Upstream, UpstreamId, VerifiedTokens},
 };
 
 /// The worker's end of the channels to the control thread.
@@ -47,8 +52,20 @@ pub(super) struct View {
 }
 
 impl View {
+    pub(super) fn pools(&self) -> impl Iterator<Item = &Rc<Pool>> {
+        self.pools.iter()
+    }
+
     pub(super) fn pool(&self, id: UpstreamId) -> &Rc<Pool> {
         &self.pools[id.0 as usize]
+    }
+
+    /// The upstreams that routes with `retry` lead to.
+    fn retried(&self) -> impl Iterator<Item = &Rc<Pool>> {
+        let routes = self.table.routes.routes().filter(|route| route.retries > 0);
+        let arms = routes.flat_map(|route| &self.table.routes.service(route.service).arms);
+        let upstreams: BTreeSet<UpstreamId> = arms.map(|arm| arm.upstream).collect();
+        upstreams.into_iter().map(|upstream| self.pool(upstream))
     }
 
     /// The rescuer of a service that has a route with `rescue`.
@@ -78,6 +95,8 @@ pub(super) struct Worker {
     pub(super) accept_pauses: Cell<u64>,
     pub(super) probes: Probes,
     pub(super) verified_tokens: VerifiedTokens,
+    rosters: watch::Receiver<Arc<Rosters>>,
+    grounds: Grounds,
     table: RefCell<Cache<Arc<ArcSwap<LiveTable>>, Arc<LiveTable>>>,
     view: RefCell<Rc<View>>,
     coins: RefCell<fastrand::Rng>,
@@ -91,11 +110,14 @@ impl Worker {
         started: Instant,
         table: &Arc<ArcSwap<LiveTable>>,
         link: Link,
+        outlook: Outlook,
     ) -> Rc<Self> {
         let clock = Clock::new(started);
         let current = table.load_full();
         let deadlines = Rc::new(Deadlines::new(clock));
-        let pools = pools(&current, None, clock, &deadlines);
+        let Outlook { rosters, hints } = outlook;
+        let grounds = Grounds { clock, deadlines: Rc::clone(&deadlines), hints };
+        let pools = pools(&current, &[], &rosters.borrow(), &grounds);
         let rescuers = rescue::rescuers(&current, &[]);
         let view = Rc::new(View { pools, rescuers, table: current });
         Rc::new(Self {
@@ -108,6 +130,8 @@ impl Worker {
             accept_pauses: Cell::new(0),
             probes: Probes::default(),
             verified_tokens: VerifiedTokens::default(),
+            rosters,
+            grounds,
             table: RefCell::new(Cache::new(Arc::clone(table))),
             view: RefCell::new(view),
             coins: RefCell::new(fastrand::Rng::new()),
@@ -127,7 +151,7 @@ impl Worker {
             } else {
                 // Services may have other ids now.
                 self.probes.forget();
-                let pools = pools(table, Some(&view.pools), self.clock, &self.deadlines);
+                let pools = pools(table, &view.pools, &self.rosters.borrow(), &self.grounds);
                 (pools, rescue::rescuers(table, &view.rescuers))
             };
             *view = Rc::new(View { table: Arc::clone(table), pools, rescuers });
@@ -145,8 +169,23 @@ impl Worker {
         self.shed.borrow_mut()[reason.index()] += 1;
     }
 
-    /// Lets time pass: deadlines fire, events are handed over, connections are looked after.
-    pub(super) async fn tick(self: Rc<Self>) {
+    /// Follows what the lookout says of endpoints.
+    pub(super) async fn follow_rosters(self: Rc<Self>) {
+        let mut rosters = self.rosters.clone();
+        // The lookout ends with the process.
+        while rosters.changed().await.is_ok() {
+            let now = Arc::clone(&rosters.borrow_and_update());
+            for pool in self.view().pools() {
+                if let Some(roster) = now.get(&pool.spec().name) {
+                    pool.follow(roster);
+                }
+            }
+        }
+    }
+
+    /// Lets time pass: deadlines fire, events are handed over, connections and endpoints are looked
+    /// after.
+    pub(super) async fn tick(self: Rc<Self>, lookout: Option<Rc<Lookout>>) {
         let mut ticks = interval(Tick::LENGTH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         for count in 0_u64.. {
@@ -154,9 +193,13 @@ impl Worker {
             let now = self.clock.now();
             self.deadlines.advance(now);
             let second = count % 10 == 0;
+            self.view().pools().for_each(|pool| pool.tick());
             if second {
                 self.connections.look_through(now);
-                self.view().pools.iter().for_each(|pool| pool.maintain());
+                self.view().pools().for_each(|pool| pool.maintain());
+            }
+            if let Some(lookout) = &lookout {
+                lookout.tick();
             }
             if !self.draining.get() {
                 self.open_ahead();
@@ -222,10 +265,12 @@ impl Worker {
                     }
                 })
                 .collect(),
+            endpoints: view.pools.iter().map(|pool| pool.report()).collect(),
             shed: *self.shed.borrow(),
             accept_pauses: self.accept_pauses.get(),
             open_connections: u32::try_from(self.connections.open()).unwrap_or(u32::MAX),
             rescues: view.rescuers.iter().flatten().map(|rescuer| rescuer.report()).collect(),
+            retries: view.retried().map(|pool| pool.retries()).collect(),
             probes: self.probes.take_news(),
         }
     }
@@ -243,19 +288,20 @@ impl Worker {
 
 fn pools(
     table: &LiveTable,
-    old: Option<&[Rc<Pool>]>,
-    clock: Clock,
-    deadlines: &Rc<Deadlines>,
+    old: &[Rc<Pool>],
+    rosters: &Rosters,
+    grounds: &Grounds,
 ) -> Rc<[Rc<Pool>]> {
     let kept: std::collections::HashMap<&str, &Rc<Pool>> =
-        old.unwrap_or_default().iter().map(|pool| (&*pool.spec().name, pool)).collect();
-    table
-        .routes
-        .upstreams()
-        .iter()
-        .map(|spec| match kept.get(&*spec.name) {
-            Some(pool) if pool.spec() == spec => Rc::clone(pool),
-            Some(_) | None => Rc::new(Pool::new(spec, clock, deadlines)),
-        })
-        .collect()
+        old.iter().map(|pool| (&*pool.spec().name, pool)).collect();
+    let pool = |spec: &Arc<Upstream>| match kept.get(&*spec.name) {
+        Some(pool) if pool.spec() == spec => Rc::clone(pool),
+        before => {
+            let before = before.map(|pool| &***pool);
+            let known = rosters.get(&spec.name).map(|roster| &**roster);
+            let roster = Roster::of(spec, known, grounds.clock.now());
+            Rc::new(Pool::new(spec, Arc::new(roster), before, grounds.clone()))
+        }
+    };
+    table.routes.upstreams().iter().map(pool).collect()
 }

@@ -226,6 +226,7 @@ impl Control {
         self.ticks += 1;
         if self.ticks.is_multiple_of(10) {
             self.ledger.retire();
+            self.placebos.follow(&self.workers, moment.wall);
             self.shares.second(self.layout.current(), &self.ledger);
             self.headroom.second(self.shares.last_second());
             self.tell_counts(moment);
@@ -269,9 +270,14 @@ impl Control {
         self.hearings.measure(&mut self.ledger, tick);
         for at in self.steering.places() {
             let names = self.steering.at(at).names();
+            let second = tick.0.is_multiple_of(10);
+            let pods = second.then(|| self.about(at).map(|about| about.pods())).flatten();
             let Some(hearing) = self.hearings.listen(&names, &mut self.ledger, tick) else {
                 continue;
             };
+            if let Some(pods) = pods {
+                hearing.count_pods(pods);
+            }
             for note in hearing.notes() {
                 self.steering.record(at, note, moment);
             }
@@ -410,6 +416,7 @@ impl Control {
         (rollout.run > 0 && judged).then(|| About {
             ledger: &self.ledger,
             routes: &self.routes,
+            workers: &self.workers,
             cells: self.layout.current(),
             service: at.service,
             canary: at.canary,
@@ -522,7 +529,7 @@ impl Control {
         self.versions = versions;
         self.groups.arrange(self.layout.current());
         self.sessions.arrange(self.layout.current());
-        self.placebos.arrange(&self.routes, self.layout.current(), wall);
+        self.placebos.arrange(&self.routes, self.layout.current(), &self.workers, wall);
         self.objectives.arrange(&self.settings, &self.routes, self.layout.current());
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::{
     steering::Said,
 };
 use crate::{
-    judge::{BreakerState, Level},
+    judge::{BreakerState, Level, Pods},
     measure::{Batch, Cut, Epoch, Kind, Ledger, RecorderId, Tick},
 };
 
@@ -289,9 +289,7 @@ impl Hearing {
             self.beginning.plan.clone_from(&about.rollout.state.plan);
             self.notes.push(Recorded::Plan(self.beginning.plan.clone()));
         }
-        if let Some(input) = self.evidence.set_pods(about.pods()) {
-            self.note(input);
-        }
+        self.count_pods(about.pods());
         let keys: Vec<Source> = sources.iter().map(|(_, source)| *source).collect();
         if keys == self.sources {
             return;
@@ -306,6 +304,13 @@ impl Hearing {
         let input = self.evidence.reshape(subject);
         input.into_iter().for_each(|input| self.note(input));
         (self.sources, self.strata) = (keys, strata);
+    }
+
+    /// So many pods get requests from now on.
+    pub(super) fn count_pods(&mut self, pods: Option<Pods>) {
+        if let Some(input) = self.evidence.set_pods(pods) {
+            self.note(input);
+        }
     }
 
     /// The outcome of a probe of an open breaker.

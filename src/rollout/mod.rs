@@ -7,6 +7,7 @@ mod decision;
 mod evidence;
 mod groups;
 mod handle;
+mod headcount;
 mod headroom;
 mod hearing;
 mod history;
@@ -62,3 +63,4 @@ pub use snapshot::{
 };
 pub use status::{ArmStatus, Phase, RolloutStatus, RouteStatus, Status, Verdict};
 pub use step::{Change, Forbidden, Obstacle, Rollout, Seen, Standing, Step, Wait, Why};
+pub use workers::EndpointsView;

@@ -10,14 +10,14 @@ use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{layout::Cell, snapshot::PlaceboView};
+use super::{layout::Cell, snapshot::PlaceboView, workers::Workers};
 use crate::{
     judge::{self, ArmCounts, Calibration, Pods},
     measure::{
         Batch, EndpointNumber, Event, Kind, Latencies, Ledger, Outcome, Past, RecorderId,
         RecorderKey, Thresholds, Tick, WAIT_CREDIT_US,
     },
-    routing::{Endpoint, Judged, RouteTable},
+    routing::{Judged, RouteTable},
 };
 
 /// A second counts so many ticks after its end: what ends later counts when it ends.
@@ -55,7 +55,11 @@ struct Recorder {
 struct Placebo {
     service: Arc<str>,
     memory: PlaceboMemory,
-    endpoints: Vec<Endpoint>,
+    /// The baseline's upstream, and those of its endpoints that get requests.
+    upstream: Arc<str>,
+    numbers: Vec<EndpointNumber>,
+    /// The endpoint of the day; `None` where there are no two that can be told apart.
+    picked: Option<EndpointNumber>,
     baseline: Vec<RecorderKey>,
     thresholds: Option<Thresholds>,
     weights_bp: Vec<u16>,
@@ -69,7 +73,7 @@ struct Placebo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PlaceboMemory {
     day: u64,
-    /// The number of endpoints, of which one is picked.
+    /// The number of endpoints of which one was picked.
     endpoints: usize,
     calibration: Calibration,
 }
@@ -102,7 +106,13 @@ impl Placebos {
     }
 
     /// Follows another table.
-    pub(super) fn arrange(&mut self, routes: &RouteTable, cells: &[Cell], wall: SystemTime) {
+    pub(super) fn arrange(
+        &mut self,
+        routes: &RouteTable,
+        cells: &[Cell],
+        workers: &Workers,
+        wall: SystemTime,
+    ) {
         let before = std::mem::take(&mut self.all).into_iter();
         let mut before: HashMap<Arc<str>, Placebo> =
             before.map(|it| (Arc::clone(&it.service), it)).collect();
@@ -112,7 +122,7 @@ impl Placebos {
             if service.arms.len() < 2 {
                 continue;
             }
-            let endpoints = routes.upstream(service.arms[0].upstream).endpoints.clone();
+            let upstream = routes.upstream(service.arms[0].upstream);
             let of_service = cells.iter().filter(|cell| cell.service == place);
             for cell in of_service.clone() {
                 let recorder = Recorder {
@@ -126,7 +136,9 @@ impl Placebos {
             let mut placebo = before.remove(&service.name).unwrap_or_else(|| Placebo {
                 service: Arc::clone(&service.name),
                 memory: self.past.remove(&service.name).unwrap_or_default(),
-                endpoints: Vec::new(),
+                upstream: Arc::clone(&upstream.name),
+                numbers: Vec::new(),
+                picked: None,
                 baseline: Vec::new(),
                 thresholds: None,
                 weights_bp: Vec::new(),
@@ -135,10 +147,27 @@ impl Placebos {
                 alarms: 0,
             });
             placebo.baseline = baseline.collect();
-            placebo.endpoints = endpoints;
+            placebo.upstream = Arc::clone(&upstream.name);
+            placebo.numbers = match workers.heads(&upstream.name) {
+                Some(heads) => heads.numbers.clone(),
+                None => (0..upstream.endpoints.len()).map(EndpointNumber::of).collect(),
+            };
+            placebo.numbers.dedup();
             placebo.pick(day(wall));
             self.places.insert(Arc::clone(&service.name), self.all.len());
             self.all.push(placebo);
+        }
+    }
+
+    /// Follows which endpoints get requests.
+    pub(super) fn follow(&mut self, workers: &Workers, wall: SystemTime) {
+        for placebo in &mut self.all {
+            if let Some(heads) = workers.heads(&placebo.upstream)
+                && heads.numbers != placebo.numbers
+            {
+                placebo.numbers.clone_from(&heads.numbers);
+                placebo.pick(day(wall));
+            }
         }
     }
 
@@ -199,17 +228,20 @@ impl Placebos {
 }
 
 impl Placebo {
-    /// The endpoint of the day; `None` where there are no two that can be told apart.
-    fn picked(&self) -> Option<EndpointNumber> {
-        let count = self.endpoints.len().min(EndpointNumber::MOST);
-        (count > 1).then(|| EndpointNumber::of(place_of_day(&self.service, self.memory.day, count)))
-    }
-
-    /// Another day or other endpoints: another one is picked.
+    /// Another day, or the endpoint that was picked is there no more: another one is picked, and
+    /// nothing of what was seen of the one says anything of the other. Others may come and go.
     fn pick(&mut self, day: u64) {
-        let now = (day, self.endpoints.len());
-        if (self.memory.day, self.memory.endpoints) != now {
-            (self.memory.day, self.memory.endpoints) = now;
+        let count = self.numbers.len();
+        let stays = count > 1 && self.picked.is_some_and(|it| self.numbers.contains(&it));
+        if stays && self.memory.day == day {
+            return;
+        }
+        let before = self.picked;
+        let of_day = || self.numbers[place_of_day(&self.service, day, count)];
+        self.picked = (count > 1).then(of_day);
+        let (known, now) = ((self.memory.day, self.memory.endpoints), (day, count));
+        (self.memory.day, self.memory.endpoints) = now;
+        if known != now || (before.is_some() && before != self.picked) {
             self.memory.calibration.restart();
         }
     }
@@ -244,7 +276,7 @@ impl Placebo {
         }
         let errors = u64::from(failed);
         let counts = ArmCounts::of_requests(1, [errors; 2], 0, slow);
-        let picked = self.picked();
+        let picked = self.picked;
         let place = (event.arrival.0.saturating_sub(self.from) as usize).min(LAG + SECOND - 1);
         if self.ticks.len() <= place {
             self.ticks.resize(place + 1, Counts::default());
@@ -285,7 +317,7 @@ impl Placebo {
     fn feed_second(&mut self, second: &Counts) {
         let ticks = SECOND as u32;
         let calibration = &mut self.memory.calibration;
-        let others = self.endpoints.len().saturating_sub(1);
+        let others = self.numbers.len().saturating_sub(1);
         if others > 0 {
             calibration.placebo(&judge::Placebo {
                 ticks,
@@ -303,7 +335,7 @@ impl Placebo {
         let odds = calibration.peaks_ln().map(|(seconds, ln)| (seconds, ln.exp().min(1e12)));
         PlaceboView {
             service: Arc::clone(&self.service),
-            evidence: if self.picked().is_some() { odds.collect() } else { Vec::new() },
+            evidence: if self.picked.is_some() { odds.collect() } else { Vec::new() },
             block_seconds: calibration.block_ticks() / SECOND as u32,
             alarm: calibration.alarm(),
             alarms: self.alarms,

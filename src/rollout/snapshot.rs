@@ -6,9 +6,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Decision, DecisionKind, JournalCounts, ObjectiveView, Phase, Status};
+use super::{Decision, DecisionKind, EndpointsView, JournalCounts, ObjectiveView, Phase, Status};
 use crate::measure::{
-    Counters, DURATION_BOUNDS_US, OVERHEAD_BUCKETS, Rescues, ShedReason, Totals,
+    Counters, DURATION_BOUNDS_US, OVERHEAD_BUCKETS, Rescues, Retries, ShedReason, Totals,
     UpstreamConnections,
 };
 
@@ -40,10 +40,14 @@ pub struct Snapshot {
     pub sessions_moved: Vec<(Arc<str>, u64)>,
     /// Connections to upstreams, summed over the workers.
     pub upstreams: Vec<UpstreamConnections>,
+    /// How the endpoints of upstreams stand.
+    pub endpoints: Vec<EndpointsView>,
     /// Requests and connections refused by the proxy, by [`ShedReason::index`].
     pub shed: [u64; ShedReason::ALL.len()],
     /// Rescues by service, of those that have a route with `rescue`.
     pub rescues: Vec<Rescues>,
+    /// Repeated requests by upstream, of those that a route with `retry` has led to.
+    pub retries: Vec<Retries>,
     /// How often a worker paused accepting.
     pub accept_pauses: u64,
     /// Connections of clients that are open.

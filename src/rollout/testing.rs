@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     measure::{Batch, Event, OVERHEAD_BUCKETS},
     routing::{
-        Arm, CohortPolicy, Condition, Endpoint, HeaderOps, Http2, Protocol, RouteTable, Salt,
-        Service, ServiceId, TableParts, Upstream, UpstreamId, fixtures::route,
+        Arm, CohortPolicy, Condition, Endpoint, HeaderOps, RouteTable, Salt, Service, ServiceId,
+        TableParts, Upstream, UpstreamId, fixtures::route,
     },
 };
 
@@ -60,18 +60,10 @@ impl World {
 
     pub(super) fn table_of(&self, services: Vec<Service>) -> RouteTable {
         let upstream = Arc::new(Upstream {
-            name: "somewhere".into(),
-            endpoints: (0..self.endpoints).map(|it| Endpoint::Name("pod".into(), it)).collect(),
-            protocol: Protocol::Auto,
-            replicas: None,
-            tls: None,
-            warmup: None,
-            health: None,
-            max_connections: 1,
-            idle_connections: 1,
-            idle_timeout: Duration::ZERO,
-            connect_timeout: Duration::ZERO,
-            h2: Http2::default(),
+            endpoints: (1..=self.endpoints)
+                .map(|port| Endpoint::Address(([127, 0, 0, 1], port).into()))
+                .collect(),
+            ..Upstream::bare("somewhere")
         });
         let all = || Condition::All(Vec::new());
         RouteTable::new(TableParts {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    ConfigView, RolloutStatus, RouteCounts, Snapshot, Status,
+    ConfigView, EndpointsView, RolloutStatus, RouteCounts, Snapshot, Status,
     groups::Groups,
     layout::{Cell, Layout},
     objectives::Objectives,
@@ -21,8 +21,10 @@ use super::{
     workers::Workers,
 };
 use crate::{
-    measure::{DURATION_BOUNDS_US, Ledger, RecorderKey, Totals, UpstreamConnections},
-    routing::{ArmIndex, BUCKETS, CohortId, CohortPolicy, LiveTable, ServiceId},
+    measure::{
+        DURATION_BOUNDS_US, EndpointState, Ledger, RecorderKey, Totals, UpstreamConnections,
+    },
+    routing::{ArmIndex, BUCKETS, CohortId, CohortPolicy, LiveTable, ServiceId, Upstream},
 };
 
 /// Up to this many recorders are all shown; of more only those that were used, and `default`.
@@ -67,8 +69,10 @@ impl View<'_> {
             placebos: self.placebos.views(),
             sessions_moved: self.sessions.moved(),
             upstreams: self.upstreams(),
+            endpoints: self.endpoints(),
             shed: self.workers.shed(),
             rescues: self.workers.rescues(),
+            retries: self.workers.retries(),
             accept_pauses: self.workers.accept_pauses(),
             open_connections: self.workers.open_connections(),
             control_lateness: self.lateness,
@@ -223,6 +227,20 @@ impl View<'_> {
             }));
         }
         views
+    }
+
+    /// The endpoints of every upstream of the table.
+    fn endpoints(&self) -> Vec<EndpointsView> {
+        let all = self.workers.endpoints();
+        let view = |upstream: &Arc<Upstream>| {
+            let known = all.binary_search_by(|view| view.upstream.cmp(&upstream.name));
+            known.map(|place| all[place].clone()).unwrap_or_else(|_| EndpointsView {
+                upstream: Arc::clone(&upstream.name),
+                states: [0; EndpointState::ALL.len()],
+                panics: false,
+            })
+        };
+        self.table.routes.upstreams().iter().map(view).collect()
     }
 
     /// Every upstream of the table, connected or not, and those that still have connections.

@@ -70,6 +70,7 @@ pub(crate) fn route(name: &str) -> Route {
         judged: Judged::FirstByte,
         failed_when: FailedWhen::default(),
         rescue: false,
+        retries: 0,
         upgrades: Upgrades::default(),
         rewrite: Rewrite::default(),
         request_headers: HeaderOps::default(),

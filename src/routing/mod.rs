@@ -25,6 +25,7 @@ mod tree;
 
 mod asks;
 mod assignment;
+mod balancing;
 mod dial;
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub(crate) mod fixtures;
 
 pub use asks::{Asks, Harm, Hurt, Probe, Warm};
 pub use assignment::{Assignment, assign, bucket};
+pub use balancing::{Balancing, Eject, HealthCheck, HealthQuestion, Policy};
 pub use condition::{Condition, Device, HostPattern, ValueMatch};
 pub use dial::{BUCKETS, Dials, ServiceDial};
 pub use facts::{
@@ -44,7 +46,7 @@ pub use matcher::{RouteTable, TableParts};
 pub use path::{PathProblem, normalise_path, refuse_encoded_slashes};
 pub use precedence::{HostRank, PathRank, Precedence};
 pub use table::{
-    Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, HealthPath, Http2,
-    Judged, KeySource, LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt,
-    Service, ServiceId, Upgrades, Upstream, UpstreamId, UpstreamTls, Warmup,
+    Arm, ArmIndex, CohortId, CohortPolicy, Endpoint, FailedWhen, HeaderOps, Http2, Judged,
+    KeySource, LiveTable, Override, Protocol, RecorderGrid, Rewrite, Route, RouteId, Salt, Service,
+    ServiceId, Statuses, Upgrades, Upstream, UpstreamId, UpstreamTls, Warmup,
 };

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::{asks::Asks, dial::Dials, matcher::RouteTable};
+use super::{Balancing, HealthCheck, asks::Asks, dial::Dials, matcher::RouteTable};
 use crate::measure::{Epoch, RecorderId};
 
 /// What the workers read: one immutable snapshot, behind the only `ArcSwap` of the program.
@@ -60,6 +60,9 @@ pub struct Route {
     /// Whether an idempotent request that fails on a canary before the first byte of its answer is
     /// replayed on the baseline.
     pub rescue: bool,
+    /// How often an idempotent request without a body, whose endpoint broke off before its answer,
+    /// is repeated on another endpoint of its arm.
+    pub retries: u32,
     /// Which other protocols its requests may switch to.
     pub upgrades: Upgrades,
     /// Changes of host and path before forwarding.
@@ -104,6 +107,30 @@ pub enum Judged {
     Total,
 }
 
+/// A set of statuses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statuses {
+    /// One bit per status from 100 to 599, bit `status - 100` of the array of words.
+    words: [u64; 8],
+}
+
+impl Statuses {
+    /// Adds the statuses from `first` to `last`; those outside 100 to 599 are passed over.
+    pub fn add(&mut self, first: u16, last: u16) {
+        for status in first.max(100)..=last.min(599) {
+            let bit = usize::from(status - 100);
+            self.words[bit / 64] |= 1 << (bit % 64);
+        }
+    }
+
+    /// Whether a status is one of them.
+    #[must_use]
+    pub fn contain(&self, status: http::StatusCode) -> bool {
+        let bit = usize::from(status.as_u16()).wrapping_sub(100);
+        self.words.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+    }
+}
+
 /// Which protocols the requests of a route may switch to, and how long those may be silent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrades {
@@ -133,8 +160,8 @@ impl Upgrades {
 /// Which answers count as failures of the arm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedWhen {
-    /// One bit per status from 100 to 599, bit `status - 100` of the array of words.
-    pub statuses: [u64; 8],
+    /// The statuses that do.
+    pub statuses: Statuses,
     /// One bit per gRPC status code from 0 to 16, looked at only in gRPC answers.
     pub grpc: u32,
 }
@@ -143,34 +170,25 @@ impl FailedWhen {
     /// UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
     pub const GRPC_DEFAULT: u32 = 1 << 2 | 1 << 4 | 1 << 13 | 1 << 14 | 1 << 15;
 
-    /// Nothing fails but what gRPC says.
+    /// These statuses fail, and what gRPC says.
     #[must_use]
-    pub const fn none() -> Self {
-        Self { statuses: [0; 8], grpc: Self::GRPC_DEFAULT }
-    }
-
-    /// Adds the statuses from `first` to `last`; those outside 100 to 599 are passed over.
-    pub fn add(&mut self, first: u16, last: u16) {
-        for status in first.max(100)..=last.min(599) {
-            let bit = usize::from(status - 100);
-            self.statuses[bit / 64] |= 1 << (bit % 64);
-        }
+    pub const fn of(statuses: Statuses) -> Self {
+        Self { statuses, grpc: Self::GRPC_DEFAULT }
     }
 
     /// Whether an answer with this status is a failure.
     #[must_use]
     pub fn status(&self, status: http::StatusCode) -> bool {
-        let bit = usize::from(status.as_u16()).wrapping_sub(100);
-        self.statuses.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+        self.statuses.contain(status)
     }
 }
 
 impl Default for FailedWhen {
     /// `[5xx]` and the gRPC codes of [`FailedWhen::GRPC_DEFAULT`].
     fn default() -> Self {
-        let mut all = Self::none();
+        let mut all = Statuses::default();
         all.add(500, 599);
-        all
+        Self::of(all)
     }
 }
 
@@ -279,7 +297,9 @@ pub struct Upstream {
     /// Connections opened before traffic comes, and the time of wider tolerance.
     pub warmup: Option<Warmup>,
     /// What is asked for to learn whether it is well; nothing where left out.
-    pub health: Option<HealthPath>,
+    pub health: Option<HealthCheck>,
+    /// How its requests are spread over its endpoints.
+    pub balancing: Balancing,
     /// Most connections that one worker opens to one endpoint.
     pub max_connections: u32,
     /// Idle connections that one worker keeps for one endpoint.
@@ -312,6 +332,55 @@ impl Default for Http2 {
             ping_interval: Duration::from_secs(20),
             ping_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+impl Upstream {
+    /// One without endpoints, with everything else at its default.
+    #[must_use]
+    pub fn bare(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            endpoints: Vec::new(),
+            protocol: Protocol::default(),
+            replicas: None,
+            tls: None,
+            warmup: None,
+            health: None,
+            balancing: Balancing::default(),
+            max_connections: 1024,
+            idle_connections: 256,
+            // Below the keep-alive of common servers (5 s), so that few connections go stale.
+            idle_timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(3),
+            h2: Http2::default(),
+        }
+    }
+
+    /// Whether connections to an endpoint that both have are made and kept alike.
+    #[must_use]
+    pub fn connects_like(&self, other: &Self) -> bool {
+        let alike = Self {
+            endpoints: other.endpoints.clone(),
+            replicas: other.replicas,
+            warmup: other.warmup,
+            health: other.health.clone(),
+            balancing: other.balancing.clone(),
+            ..self.clone()
+        };
+        alike == *other
+    }
+
+    /// Whether its endpoints are to be looked up or asked again and again.
+    #[must_use]
+    pub fn needs_lookout(&self) -> bool {
+        self.health.is_some() || self.has_names()
+    }
+
+    /// Whether some of its endpoints are names.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| matches!(endpoint, Endpoint::Name(..)))
     }
 }
 
@@ -349,15 +418,6 @@ pub struct UpstreamTls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// A path that tells whether an upstream is well.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthPath {
-    /// The path, query included.
-    pub path: Arc<str>,
-    /// How long the answer may take.
-    pub timeout: Duration,
-}
-
 /// Warm-up of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Warmup {
@@ -385,7 +445,7 @@ mod tests {
     #[test]
     fn failing_statuses_are_those_that_were_named() {
         let mut failed = FailedWhen::default();
-        failed.add(429, 429);
+        failed.statuses.add(429, 429);
         let fails = |code| failed.status(http::StatusCode::from_u16(code).unwrap());
         assert!(fails(500) && fails(503) && fails(599) && fails(429));
         assert!(!fails(428) && !fails(499) && !fails(200) && !fails(600));

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use haldane::{
     config,
     measure::{Batch, Epoch, Event, Judging, Kind, Ledger, Outcome, RecorderId, Tick},
-    proxy::{Inputs, Link, Listener, Proxy},
+    proxy::{Inputs, Link, Listener, Proxy, Resolver},
     routing::{
         CohortId, Dials, LiveTable, RecorderGrid, RequestHead, RouteTable, ServiceDial, assign,
     },
@@ -173,7 +173,13 @@ async fn run() -> Run {
     let addr = listener.local_addr().unwrap();
     let (trigger, watcher) = shutdown::channel();
     let links = vec![Link { batches: sender, empties }; WORKERS];
-    let inputs = Inputs { started, table: Arc::clone(&live), links, shutdown: watcher };
+    let inputs = Inputs {
+        started,
+        table: Arc::clone(&live),
+        links,
+        shutdown: watcher,
+        resolver: Resolver::system(),
+    };
     let proxy = Proxy::start(vec![listener], inputs).unwrap();
     let (stop, told) = (Arc::new(AtomicBool::new(false)), Arc::default());
     let clients: Vec<_> = (0..12)

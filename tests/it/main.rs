@@ -6,6 +6,7 @@ mod accounting;
 mod admin;
 mod asks;
 mod assignment;
+mod balance;
 mod command_line;
 mod edge;
 mod events;

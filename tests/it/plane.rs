@@ -7,7 +7,7 @@ use crossbeam_channel::Receiver;
 use haldane::{
     config,
     measure::{Batch, Epoch, Event, Outcome, RecorderId, WorkerReport},
-    proxy::{Inputs, Link, Listen, Listener, ListenerSettings, Proxy},
+    proxy::{Inputs, Link, Listen, Listener, ListenerSettings, Proxy, Resolver},
     routing::{Asks, Dials, LiveTable, RecorderGrid, RouteTable, ServiceDial},
     shutdown,
 };
@@ -30,14 +30,17 @@ impl Plane {
     /// Starts a data plane with these services and routes, the canary at this weight, and nothing
     /// asked.
     pub(crate) fn start(yaml: &str, weight_bp: u16, workers: usize) -> Self {
-        let yaml = format!("version: 1\nlisteners: [{{ address: \"127.0.0.1:0\" }}]\n{yaml}");
-        let compiled =
-            config::compile_text(&yaml, Path::new("haldane.yaml"), &no_environment).unwrap();
-        let mut routes = compiled.routes;
-        for route in routes.routes_mut() {
-            route.recorders =
-                RecorderGrid { base: RecorderId(0), arms: 2, columns: Arc::from([0]), other: 0 };
-        }
+        Self::resolving(yaml, weight_bp, workers, Resolver::system())
+    }
+
+    /// The same with names as this resolver knows them.
+    pub(crate) fn resolving(
+        yaml: &str,
+        weight_bp: u16,
+        workers: usize,
+        resolver: Resolver,
+    ) -> Self {
+        let routes = compile(yaml);
         let table = LiveTable {
             dials: dials(&routes, weight_bp),
             routes: Arc::new(routes),
@@ -54,7 +57,7 @@ impl Plane {
         let (trigger, watcher) = shutdown::channel();
         let links = vec![Link { batches: sender, empties }; workers];
         let table = Arc::clone(&live);
-        let inputs = Inputs { started: Instant::now(), table, links, shutdown: watcher };
+        let inputs = Inputs { started: Instant::now(), table, links, shutdown: watcher, resolver };
         // The threads end by themselves after the shutdown.
         drop(Proxy::start(vec![listener], inputs).unwrap());
         let (events, reports) = (Vec::new(), Vec::new());
@@ -63,6 +66,13 @@ impl Plane {
 
     pub(crate) fn routes(&self) -> Arc<RouteTable> {
         Arc::clone(&self.live.load().routes)
+    }
+
+    /// Puts other services and routes in force, as a reload does.
+    pub(crate) fn reload(&self, yaml: &str, weight_bp: u16) {
+        let (table, routes) = (LiveTable::clone(&self.live.load()), compile(yaml));
+        let (dials, epoch) = (dials(&routes, weight_bp), table.epoch.next());
+        self.live.store(Arc::new(LiveTable { routes: Arc::new(routes), dials, epoch, ..table }));
     }
 
     /// Puts this in force beside everything as it is.
@@ -118,6 +128,17 @@ impl Drop for Plane {
             trigger.begin(std::time::Duration::ZERO);
         }
     }
+}
+
+fn compile(yaml: &str) -> RouteTable {
+    let yaml = format!("version: 1\nlisteners: [{{ address: \"127.0.0.1:0\" }}]\n{yaml}");
+    let compiled = config::compile_text(&yaml, Path::new("haldane.yaml"), &no_environment).unwrap();
+    let mut routes = compiled.routes;
+    for route in routes.routes_mut() {
+        route.recorders =
+            RecorderGrid { base: RecorderId(0), arms: 2, columns: Arc::from([0]), other: 0 };
+    }
+    routes
 }
 
 fn dials(routes: &RouteTable, weight_bp: u16) -> Arc<Dials> {

@@ -22,7 +22,7 @@ use std::{
 };
 
 use super::{
-    Compiled, HealthCheck, Later,
+    Compiled,
     file::File,
     given::Given,
     reading::{Reading, Spot},
@@ -149,7 +149,6 @@ pub(super) fn compile(
         return None;
     }
     let advice = advice::all(file, &compiling, &upstreams, &plans, &service_plans);
-    let health_checks = upstreams.health_checks();
     let upstreams = upstreams.into_list();
     let parts = TableParts { routes, cohorts, services, upstreams, facts };
     Some(Compiled {
@@ -163,7 +162,6 @@ pub(super) fn compile(
         },
         admin,
         facts: fact_files,
-        later: Later { health_checks },
         hash,
         advice,
     })
@@ -215,25 +213,4 @@ fn compile_journal(file: &File, compiling: &Compiling<'_, '_>) -> rollout::Journ
         settings.max_size = size.0;
     }
     settings
-}
-
-/// A health check with its defaults.
-fn health_check(
-    check: &super::file::HealthCheck,
-    spot: Spot,
-    compiling: &Compiling<'_, '_>,
-) -> Option<HealthCheck> {
-    compiling.not_yet("health checks", spot);
-    let interval = compiling.time(&check.interval, Duration::from_secs(5));
-    let timeout = compiling.time(&check.timeout, Duration::from_secs(1));
-    let Some((Text(path), spot)) = check.path.located() else {
-        if check.path.is_absent() {
-            compiling.missing(spot, "path", "write it like `path: /healthz`");
-        }
-        return None;
-    };
-    if !path.starts_with('/') {
-        compiling.problem(spot, format!("`{path}` does not begin with `/`"));
-    }
-    Some(HealthCheck { path: path.as_str().into(), interval, timeout })
 }

@@ -18,7 +18,8 @@ use crate::{
     },
     rollout::Slo,
     routing::{
-        Condition, FailedWhen, Judged, RecorderGrid, Rewrite, Route, Service, ServiceId, Upgrades,
+        Condition, FailedWhen, Judged, RecorderGrid, Rewrite, Route, Service, ServiceId, Statuses,
+        Upgrades,
     },
 };
 
@@ -131,11 +132,20 @@ fn compile_one(
         },
         failed_when: compile_failed_when(&route.failed_when, compiling),
         rescue: route.rescue.get().is_some_and(|rescue| rescue.0),
+        retries: compile_retry(&route.retry, compiling),
         upgrades: compile_upgrades(&route.upgrades, compiling),
         rewrite: compile_rewrite(route, compiling),
         request_headers: compiling.header_ops(&route.request_headers),
         response_headers: compiling.header_ops(&route.response_headers),
         recorders: RecorderGrid::default(),
+    }
+}
+
+fn compile_retry(retry: &Given<file::Retry>, compiling: &Compiling<'_, '_>) -> u32 {
+    match retry.get() {
+        None => 0,
+        Some(file::Retry::Flag(flag)) => u32::from(flag.0),
+        Some(file::Retry::Attempts(most)) => compiling.number(&most.attempts, 0, 1),
     }
 }
 
@@ -180,10 +190,17 @@ fn compile_failed_when(list: &Given<Many<Text>>, compiling: &Compiling<'_, '_>) 
     if list.is_absent() {
         return FailedWhen::default();
     }
-    let mut failed = FailedWhen::none();
+    FailedWhen::of(compile_statuses(list, compiling))
+}
+
+pub(super) fn compile_statuses(
+    list: &Given<Many<Text>>,
+    compiling: &Compiling<'_, '_>,
+) -> Statuses {
+    let mut all = Statuses::default();
     for (Text(text), spot) in compiling.items(list).iter().filter_map(Given::located) {
         match statuses(text) {
-            Some((first, last)) => failed.add(first, last),
+            Some((first, last)) => all.add(first, last),
             None => compiling.problem_with_help(
                 spot,
                 format!("`{text}` names no statuses"),
@@ -191,7 +208,7 @@ fn compile_failed_when(list: &Given<Many<Text>>, compiling: &Compiling<'_, '_>) 
             ),
         }
     }
-    failed
+    all
 }
 
 /// First and last status of `5xx`, `429` or `500-504`.

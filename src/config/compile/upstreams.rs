@@ -7,15 +7,18 @@ use std::{
     time::Duration,
 };
 
-use super::{Compiling, health_check};
+use super::{Compiling, routes::compile_statuses};
 use crate::{
     config::{
-        HealthCheck, file,
+        file,
         given::{Given, Named},
         reading::Spot,
         values::{Count, Text},
     },
-    routing::{Endpoint, HealthPath, Http2, Protocol, Upstream, UpstreamId, UpstreamTls, Warmup},
+    routing::{
+        Balancing, Eject, Endpoint, HealthCheck, HealthQuestion, Http2, Policy, Protocol, Upstream,
+        UpstreamId, UpstreamTls, Warmup,
+    },
     tls::{Problem, client_config},
 };
 
@@ -27,7 +30,6 @@ pub(super) struct Upstreams {
 
 struct Entry {
     upstream: Arc<Upstream>,
-    health_check: Option<HealthCheck>,
     used: bool,
 }
 
@@ -42,7 +44,7 @@ impl Upstreams {
             let compiled = match upstream.located() {
                 Some((upstream, spot)) => compile_one(upstream, spot, &name.text, compiling),
                 // Unreadable, and noted; the name stands, so that its users are not blamed.
-                None => (bare(&name.text, Vec::new()), None),
+                None => Upstream::bare(&name.text),
             };
             upstreams.add(compiled, false);
         }
@@ -80,13 +82,6 @@ impl Upstreams {
         self.list.iter().filter(|entry| !entry.used).map(|entry| &*entry.upstream.name)
     }
 
-    pub(super) fn health_checks(&self) -> Vec<(Arc<str>, HealthCheck)> {
-        let checked = |entry: &Entry| {
-            entry.health_check.clone().map(|check| (entry.upstream.name.clone(), check))
-        };
-        self.list.iter().filter_map(checked).collect()
-    }
-
     pub(super) fn into_list(self) -> Vec<Arc<Upstream>> {
         self.list.into_iter().map(|entry| entry.upstream).collect()
     }
@@ -103,7 +98,8 @@ impl Upstreams {
         }
         if text.contains(':') {
             let endpoint = compile_endpoint(text, spot, compiling)?;
-            return Some(self.add((bare(text, vec![endpoint]), None), true));
+            let upstream = Upstream { endpoints: vec![endpoint], ..Upstream::bare(text) };
+            return Some(self.add(upstream, true));
         }
         let names = self.by_name.keys().map(String::as_str).filter(|name| !name.contains(':'));
         let mut names: Vec<&str> = names.collect();
@@ -113,31 +109,11 @@ impl Upstreams {
         None
     }
 
-    fn add(&mut self, compiled: (Upstream, Option<HealthCheck>), used: bool) -> UpstreamId {
-        let (upstream, health_check) = compiled;
+    fn add(&mut self, upstream: Upstream, used: bool) -> UpstreamId {
         let id = UpstreamId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
         self.by_name.insert(upstream.name.to_string(), id);
-        self.list.push(Entry { upstream: Arc::new(upstream), health_check, used });
+        self.list.push(Entry { upstream: Arc::new(upstream), used });
         id
-    }
-}
-
-/// An upstream with everything at its default.
-fn bare(name: &str, endpoints: Vec<Endpoint>) -> Upstream {
-    Upstream {
-        name: name.into(),
-        endpoints,
-        protocol: Protocol::default(),
-        replicas: None,
-        tls: None,
-        warmup: None,
-        health: None,
-        max_connections: 1024,
-        idle_connections: 256,
-        // Below the keep-alive of common servers (5 s), so that few connections go stale.
-        idle_timeout: Duration::from_secs(3),
-        connect_timeout: Duration::from_secs(3),
-        h2: Http2::default(),
     }
 }
 
@@ -146,14 +122,14 @@ fn compile_one(
     spot: Spot,
     name: &str,
     compiling: &Compiling<'_, '_>,
-) -> (Upstream, Option<HealthCheck>) {
+) -> Upstream {
     if written.endpoints.is_absent() {
         compiling.missing(spot, "endpoints", "write it like `endpoints: [\"10.0.0.1:9001\"]`");
     }
     let endpoints = compiling.items(&written.endpoints).iter().filter_map(Given::located);
     let endpoints =
         endpoints.filter_map(|(Text(text), spot)| compile_endpoint(text, spot, compiling));
-    let mut upstream = bare(name, endpoints.collect());
+    let mut upstream = Upstream { endpoints: endpoints.collect(), ..Upstream::bare(name) };
     upstream.protocol = match written.protocol.get() {
         None | Some(file::Protocol::Auto) => Protocol::Auto,
         Some(file::Protocol::Http1) => Protocol::Http1,
@@ -177,11 +153,79 @@ fn compile_one(
             ping_timeout: compiling.time(&h2.ping_timeout, default.ping_timeout),
         };
     }
-    let check = written.health_check.located();
-    let check = check.and_then(|(check, spot)| health_check(check, spot, compiling));
-    upstream.health =
-        check.as_ref().map(|check| HealthPath { path: check.path.clone(), timeout: check.timeout });
-    (upstream, check)
+    upstream.health = compile_health_check(&written.health_check, compiling);
+    let grpc = |health: &HealthCheck| matches!(health.ask, HealthQuestion::Grpc(_));
+    let in_the_clear = upstream.protocol == Protocol::Auto && upstream.tls.is_none();
+    if upstream.health.as_ref().is_some_and(grpc)
+        && (in_the_clear || upstream.protocol == Protocol::Http1)
+    {
+        let spot = written.health_check.spot();
+        compiling.problem_with_help(spot, "gRPC needs HTTP/2", "write `protocol: h2`");
+    }
+    compile_balancing(written, &mut upstream.balancing, compiling);
+    upstream
+}
+
+fn compile_balancing(
+    written: &file::Upstream,
+    balancing: &mut Balancing,
+    compiling: &Compiling<'_, '_>,
+) {
+    if let Some(balance) = written.balance.get() {
+        balancing.policy = match balance {
+            file::Balance::PeakEwma => Policy::PeakEwma,
+            file::Balance::LeastRequest => Policy::LeastRequest,
+            file::Balance::RoundRobin => Policy::RoundRobin,
+        };
+    }
+    balancing.resolve_every = compiling.time(&written.resolve_every, balancing.resolve_every);
+    balancing.slow_start =
+        written.slow_start.get().map(|_| compiling.time(&written.slow_start, Duration::ZERO));
+    balancing.eject = written.eject.get().map(|eject| Eject {
+        failures: compiling.number(&eject.failures, 1, 5),
+        period: compiling.time(&eject.period, Duration::from_secs(10)),
+        at_most: eject.at_most.get().map_or(0.5, |part| part.share()),
+    });
+    let most = written.pool.get().map(|pool| &pool.max_requests);
+    balancing.max_requests =
+        most.and_then(|most| most.get().map(|_| compiling.number(most, 1, u32::MAX)));
+}
+
+fn compile_health_check(
+    check: &Given<file::HealthCheck>,
+    compiling: &Compiling<'_, '_>,
+) -> Option<HealthCheck> {
+    let (check, spot) = check.located()?;
+    let ask = match (check.path.located(), check.grpc.get()) {
+        (Some(_), Some(_)) => {
+            compiling.problem(spot, "either `path` or `grpc`, not both");
+            return None;
+        }
+        (Some((Text(path), spot)), None) => {
+            if !path.starts_with('/') {
+                compiling.problem(spot, format!("`{path}` does not begin with `/`"));
+            }
+            let mut good = compile_statuses(&check.statuses, compiling);
+            if check.statuses.is_absent() {
+                good.add(200, 399);
+            }
+            HealthQuestion::Path { path: path.as_str().into(), good }
+        }
+        (None, Some(Text(service))) => HealthQuestion::Grpc(service.as_str().into()),
+        (None, None) => {
+            if check.path.is_absent() {
+                compiling.missing(spot, "path", "write it like `path: /healthz`");
+            }
+            return None;
+        }
+    };
+    Some(HealthCheck {
+        ask,
+        interval: compiling.time(&check.interval, Duration::from_secs(5)),
+        timeout: compiling.time(&check.timeout, Duration::from_secs(1)),
+        healthy: compiling.number(&check.healthy, 1, 2),
+        unhealthy: compiling.number(&check.unhealthy, 1, 3),
+    })
 }
 
 fn compile_pool(pool: &file::Pool, upstream: &mut Upstream, compiling: &Compiling<'_, '_>) {

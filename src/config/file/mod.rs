@@ -17,9 +17,13 @@ use serde::Deserialize;
 pub(super) use listener::{Certificate, ClientAuth, Limits, Listener, ListenerTls};
 pub(super) use matching::{Cohort, Device, KeySource, Match, Share, Tested};
 pub(super) use plan::{Fallback, Judge, Rollout, Stage, StageOrWeight};
-pub(super) use route::{HeaderOps, Latency, PrefixRewrite, Route, Slo, Upgrades, UpgradesWord};
+pub(super) use route::{
+    HeaderOps, Latency, PrefixRewrite, Retry, Route, Slo, Upgrades, UpgradesWord,
+};
 pub(super) use service::{Override, Risk, RolloutOrName, Service, Sessions, SessionsWord};
-pub(super) use upstream::{HealthCheck, Pool, Protocol, Upstream, UpstreamOrName, UpstreamTls};
+pub(super) use upstream::{
+    Balance, HealthCheck, Pool, Protocol, Upstream, UpstreamOrName, UpstreamTls,
+};
 
 use super::{
     given::{Given, Many, Named},

@@ -6,8 +6,30 @@ use serde::Deserialize;
 use super::matching::Match;
 use crate::config::{
     given::{Given, Many, Named},
-    values::{Flag, Percent, Text, Time},
+    values::{Count, Flag, Percent, Text, Time},
 };
+
+/// Whether and how often requests are repeated.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename = "\0shape")]
+#[schemars(rename = "Retry", untagged)]
+pub(in crate::config) enum Retry {
+    /// Once, or never.
+    #[serde(rename = "scalar")]
+    Flag(Flag),
+    /// So often.
+    #[serde(rename = "map")]
+    Attempts(Attempts),
+}
+
+/// How often requests are repeated.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct Attempts {
+    /// At most so many times. Default: 1.
+    pub(in crate::config) attempts: Given<Count>,
+}
 
 /// What leads a request to a service.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -32,6 +54,10 @@ pub(in crate::config) struct Route {
     /// replayed on the baseline, within a budget. The canary is charged all the same. Default:
     /// false.
     pub(in crate::config) rescue: Given<Flag>,
+    /// Whether an idempotent request without a body, whose endpoint broke off before its answer, is
+    /// repeated on another endpoint of its arm, within a budget: `true`, or `{ attempts: 2 }`. The
+    /// arm is charged with the failure all the same. Default: false.
+    pub(in crate::config) retry: Given<Retry>,
     /// Other protocols that a request may switch to: `none`, or which. Default: WebSocket.
     pub(in crate::config) upgrades: Given<Upgrades>,
     /// Objectives.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::config::{
     given::{Given, Many},
-    values::{Count, Text, Time},
+    values::{Count, Percent, Text, Time},
 };
 
 /// An upstream's name, an endpoint (anything with a `:`), or an upstream in place.
@@ -43,6 +43,40 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) pool: Given<Pool>,
     /// Those of them that speak HTTP/2.
     pub(in crate::config) h2: Given<Http2>,
+    /// Which of several endpoints gets a request. Default: peak_ewma.
+    pub(in crate::config) balance: Given<Balance>,
+    /// How often names are resolved. Default: 5s.
+    pub(in crate::config) resolve_every: Given<Time>,
+    /// Passes over an endpoint that fails; none where left out.
+    pub(in crate::config) eject: Given<Eject>,
+    /// For so long the share of an endpoint that is new or well again grows; none where left out.
+    pub(in crate::config) slow_start: Given<Time>,
+}
+
+/// Which of several endpoints gets a request.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum Balance {
+    /// Of two drawn at random the one with the smaller product of latency and requests in flight.
+    PeakEwma,
+    /// Of two drawn at random the one with fewer requests in flight.
+    LeastRequest,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// When an endpoint that fails is passed over. Its failures count against its arm all the same.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct Eject {
+    /// After so many failures in a row, on each worker. Default: 5.
+    pub(in crate::config) failures: Given<Count>,
+    /// For so long, and longer when it fails again soon. Default: 10s.
+    #[serde(rename = "for")]
+    pub(in crate::config) period: Given<Time>,
+    /// At most this part of the endpoints at a time, but one of several always may be. Default: 50%.
+    pub(in crate::config) at_most: Given<Percent>,
 }
 
 /// A protocol.
@@ -79,10 +113,18 @@ pub(in crate::config) struct UpstreamTls {
 pub(in crate::config) struct HealthCheck {
     /// The path that is asked for.
     pub(in crate::config) path: Given<Text>,
+    /// Which answers are good: `2xx`, `200`, `200-204`. Default: [2xx, 3xx].
+    pub(in crate::config) statuses: Given<Many<Text>>,
+    /// Instead of a path, the service that grpc.health.v1 is asked about; empty for the whole server.
+    pub(in crate::config) grpc: Given<Text>,
     /// How often. Default: 5s.
     pub(in crate::config) interval: Given<Time>,
     /// How long an answer may take. Default: 1s.
     pub(in crate::config) timeout: Given<Time>,
+    /// So many good answers in a row make an endpoint well again. Default: 2.
+    pub(in crate::config) healthy: Given<Count>,
+    /// So many bad ones in a row make it unwell. The first answer decides alone. Default: 3.
+    pub(in crate::config) unhealthy: Given<Count>,
 }
 
 /// Warm-up of an upstream.
@@ -103,6 +145,8 @@ pub(in crate::config) struct Warmup {
 pub(in crate::config) struct Pool {
     /// The most. Default: 1024.
     pub(in crate::config) max: Given<Count>,
+    /// The most requests in flight, those that wait for a connection included. Default: no limit.
+    pub(in crate::config) max_requests: Given<Count>,
     /// The most that are kept idle. Default: 256.
     pub(in crate::config) idle: Given<Count>,
     /// After this long an idle one is closed; keep it below the upstream's own. Default: 3s.

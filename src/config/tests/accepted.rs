@@ -7,7 +7,7 @@ use crate::{
     config::compile_text,
     proxy::Listen,
     rollout::{Fallback, SessionPolicy},
-    routing::{ArmIndex, Endpoint, KeySource},
+    routing::{ArmIndex, Balancing, Eject, Endpoint, HealthQuestion, KeySource, Policy},
 };
 
 #[test]
@@ -151,9 +151,9 @@ rollouts:
         |status: u16| route.failed_when.status(http::StatusCode::from_u16(status).unwrap());
     assert!(failed(500) && failed(429) && !failed(404));
 
-    let not_yet = "not yet in force: health checks";
-    assert!(compiled.advice.iter().any(|advice| advice.starts_with(not_yet)));
-    assert_eq!(compiled.later.health_checks[0].1.timeout, Duration::from_secs(1));
+    let health = compiled.routes.upstreams()[0].health.clone().unwrap();
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(5), Duration::from_secs(1)));
+    assert_eq!((health.healthy, health.unhealthy), (2, 3));
 }
 
 #[test]
@@ -299,4 +299,38 @@ fn ten_thousand_routes_are_compiled_in_order() {
     let compiled = accept(&text);
     assert_eq!(compiled.routes.routes().len(), 10_000);
     assert_eq!(&*compiled.routes.routes().last().unwrap().name, "r9999");
+}
+
+#[test]
+fn what_concerns_the_choice_of_an_endpoint_has_defaults() {
+    let text = format!(
+        "{}upstreams:
+  all:
+    endpoints: [\"h:1\", \"127.0.0.1:2\"]
+    balance: least_request
+    resolve_every: 1m
+    slow_start: 30s
+    eject: {{}}
+    pool: {{ max_requests: 7 }}
+    health_check: {{ grpc: \"\" }}
+    protocol: h2
+  none: {{ endpoints: \"h:1\" }}
+",
+        LEAST.replace("{ service: shop }", "{ service: shop, retry: { attempts: 2 } }")
+    );
+    let compiled = accept(&text);
+    let [all, none] = [0, 1].map(|place| compiled.routes.upstreams()[place].clone());
+    assert_eq!(none.balancing, Balancing::default());
+    assert_eq!(none.health, None);
+    let second = Duration::from_secs(1);
+    let balancing = Balancing {
+        policy: Policy::LeastRequest,
+        resolve_every: 60 * second,
+        eject: Some(Eject { failures: 5, period: 10 * second, at_most: 0.5 }),
+        max_requests: Some(7),
+        slow_start: Some(30 * second),
+    };
+    assert_eq!(all.balancing, balancing);
+    assert_eq!(all.health.as_ref().unwrap().ask, HealthQuestion::Grpc("".into()));
+    assert_eq!(compiled.routes.routes().next().unwrap().retries, 2);
 }

@@ -218,3 +218,31 @@ services:",
     7:59 upstreams.name.tls.server_name: `a b` is neither a host name nor an address
     ");
 }
+
+/// The problems of an upstream with these keys.
+fn upstream(keys: &str) -> String {
+    let text = format!("{LEAST}upstreams: {{ one: {{ endpoints: [\"h:1\"], {keys} }} }}\n");
+    refuse(&text).join("\n")
+}
+
+#[test]
+fn checks_and_ejections_that_make_no_sense_are_refused() {
+    insta::assert_snapshot!(upstream("health_check: { interval: 5s }"), @"8:55 upstreams.one.health_check: `path` is missing (write it like `path: /healthz`)");
+    insta::assert_snapshot!(upstream("health_check: { path: healthz, statuses: [6xx], healthy: 0 }"), @r"
+    8:63 upstreams.one.health_check.path: `healthz` does not begin with `/`
+    8:83 upstreams.one.health_check.statuses[0]: `6xx` names no statuses (write it like 5xx, 429 or 500-504)
+    8:98 upstreams.one.health_check.healthy: `0` is too small, at least 1
+    ");
+    insta::assert_snapshot!(upstream("health_check: { path: /, grpc: shop }"), @"8:55 upstreams.one.health_check: either `path` or `grpc`, not both");
+    insta::assert_snapshot!(upstream("health_check: { grpc: shop }"), @"8:55 upstreams.one.health_check: gRPC needs HTTP/2 (write `protocol: h2`)");
+    insta::assert_snapshot!(upstream("eject: { failures: 0, for: 0s, at_most: 50 }, balance: fair"), @r"
+    8:60 upstreams.one.eject.failures: `0` is too small, at least 1
+    8:68 upstreams.one.eject.for: no time at all; it must be longer than nothing
+    8:81 upstreams.one.eject.at_most: `50` is a bare number where a percentage is needed (write 50%)
+    8:96 upstreams.one.balance: `fair` is none of the accepted values (accepted: peak_ewma, least_request, round_robin)
+    ");
+    insta::assert_snapshot!(upstream("pool: { max_requests: 0 }, slow_start: 0s"), @r"
+    8:63 upstreams.one.pool.max_requests: `0` is too small, at least 1
+    8:80 upstreams.one.slow_start: no time at all; it must be longer than nothing
+    ");
+}

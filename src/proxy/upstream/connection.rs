@@ -4,12 +4,12 @@ use std::{rc::Rc, time::Duration};
 
 use hyper::{Request, Response};
 use tokio::{
-    net::{TcpStream, UnixStream, lookup_host},
+    net::{TcpStream, UnixStream},
     time::timeout,
 };
 
 use super::{
-    ConnectError,
+    ConnectError, Site,
     answer::AnswerBody,
     endpoint::{EndpointPool, Place},
     h1::{self, Switching},
@@ -35,12 +35,12 @@ impl Opened {
     /// Opens a connection; `place` is kept for as long as it is open.
     pub(super) async fn open(
         spec: &Upstream,
-        endpoint: &Endpoint,
+        site: &Site,
         tls: Option<&TlsClient>,
         place: Place,
     ) -> Result<Self, ConnectError> {
         let opening = async {
-            let wire = wire(endpoint, tls, false).await?;
+            let wire = wire(site, tls, false).await?;
             match agreed(spec.protocol, &wire)? {
                 Version::Http1 => Ok(Self::Http1(h1::Connection::open(wire, place).await?)),
                 Version::Http2 => {
@@ -54,7 +54,7 @@ impl Opened {
     /// Opens a connection for one request at a time, whatever else the upstream would speak.
     pub(super) async fn open_http1(
         spec: &Upstream,
-        endpoint: &Endpoint,
+        site: &Site,
         tls: Option<&TlsClient>,
         place: Place,
     ) -> Result<h1::Connection, ConnectError> {
@@ -62,7 +62,7 @@ impl Opened {
             return Err(ConnectError::NotHttp1);
         }
         let opening = async {
-            let wire = wire(endpoint, tls, true).await?;
+            let wire = wire(site, tls, true).await?;
             Ok(h1::Connection::open(wire, place).await?)
         };
         timeout(spec.connect_timeout, opening).await.map_err(|_| ConnectError::Timeout)?
@@ -150,7 +150,8 @@ impl Lease {
                 Ok(answer.map(AnswerBody::Http1))
             }
             Lent::Stream(stream) => {
-                let answer = stream.send(request).await?;
+                // It is large, and more requests go by HTTP/1.
+                let answer = Box::pin(stream.send(request)).await?;
                 Ok(answer.map(|body| AnswerBody::Http2(Box::new(body))))
             }
         }
@@ -178,31 +179,23 @@ impl Lease {
 }
 
 async fn wire(
-    endpoint: &Endpoint,
+    site: &Site,
     tls: Option<&TlsClient>,
     only_http1: bool,
 ) -> Result<Wire, ConnectError> {
-    let socket = dial(endpoint).await?;
+    let socket = dial(site).await?;
     match tls {
         None => Ok(Wire::plain(socket)),
         Some(tls) => tls.handshake(socket, only_http1).await,
     }
 }
 
-async fn dial(endpoint: &Endpoint) -> Result<Socket, ConnectError> {
-    match endpoint {
-        Endpoint::Address(addr) => tcp(TcpStream::connect(addr).await?),
-        Endpoint::Name(name, port) => {
-            let mut last = ConnectError::NoAddress;
-            for addr in lookup_host((&**name, *port)).await? {
-                match TcpStream::connect(addr).await {
-                    Ok(stream) => return tcp(stream),
-                    Err(error) => last = error.into(),
-                }
-            }
-            Err(last)
-        }
-        Endpoint::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
+async fn dial(site: &Site) -> Result<Socket, ConnectError> {
+    match (&site.endpoint, site.address) {
+        (Endpoint::Address(addr), _) => tcp(TcpStream::connect(addr).await?),
+        (Endpoint::Name(..), Some(addr)) => tcp(TcpStream::connect(addr).await?),
+        (Endpoint::Name(..), None) => Err(ConnectError::NoAddress),
+        (Endpoint::Unix(path), _) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
     }
 }
 

@@ -12,15 +12,15 @@ use std::{
 use tokio::{sync::Notify, task::spawn_local};
 
 use super::{
-    ConnectError, PoolCounts,
+    ConnectError, Grounds, PoolCounts,
     connection::{Lease, Opened},
     h1, h2,
+    member::Member,
     tls::TlsClient,
 };
 use crate::{
-    measure::EndpointNumber,
     proxy::{clock::Clock, deadline::Deadlines},
-    routing::{Endpoint, Protocol, Upstream},
+    routing::{Protocol, Upstream},
 };
 
 /// Most requests that wait for a connection to one endpoint on one worker.
@@ -41,9 +41,8 @@ const BACKOFF_DOUBLINGS: u32 = 6;
 /// The connections of one worker to one endpoint.
 #[derive(Debug)]
 pub(in crate::proxy) struct EndpointPool {
-    number: EndpointNumber,
+    member: Member,
     spec: Arc<Upstream>,
-    endpoint: Endpoint,
     clock: Clock,
     deadlines: Rc<Deadlines>,
     /// None: it is spoken to in the clear.
@@ -87,26 +86,20 @@ struct Idle {
 }
 
 impl EndpointPool {
-    /// No connections yet to the endpoint at `place` of its upstream.
-    pub(super) fn new(
-        spec: &Arc<Upstream>,
-        place: usize,
-        clock: Clock,
-        deadlines: &Rc<Deadlines>,
-    ) -> Rc<Self> {
-        let endpoint = spec.endpoints[place].clone();
-        let tls = TlsClient::new(spec, &endpoint, clock);
+    /// No connections yet to a member of an upstream.
+    pub(super) fn new(spec: &Arc<Upstream>, member: Member, grounds: &Grounds) -> Rc<Self> {
+        let clock = grounds.clock;
+        let tls = TlsClient::new(spec, &member.site.endpoint, clock);
         let shares = match spec.protocol {
             Protocol::H2 => Some(true),
             Protocol::Auto if tls.is_some() => None,
             Protocol::Auto | Protocol::Http1 => Some(false),
         };
         Rc::new(Self {
-            number: EndpointNumber::of(place),
+            member,
             spec: Arc::clone(spec),
-            endpoint,
             clock,
-            deadlines: Rc::clone(deadlines),
+            deadlines: Rc::clone(&grounds.deadlines),
             tls,
             idle: RefCell::default(),
             shared: RefCell::default(),
@@ -130,18 +123,32 @@ impl EndpointPool {
         PoolCounts { idle, in_use, connecting }
     }
 
-    /// Requests that are on it or wait for it; a shared connection counts once for each of its
-    /// own, and a connection that is on its way for one.
-    pub(super) fn load(&self) -> usize {
-        let counts = self.counts();
-        let shared = self.shared.borrow();
-        let more: u32 = shared.iter().map(|it| it.streams().saturating_sub(1)).sum();
-        (counts.in_use + counts.connecting + more) as usize + self.waiting.get()
+    /// How it stands among the endpoints of its upstream.
+    pub(super) fn member(&self) -> &Member {
+        &self.member
     }
 
-    /// Which of its upstream's endpoints it is.
-    pub(in crate::proxy) fn number(&self) -> EndpointNumber {
-        self.number
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// It is no endpoint any more: idle connections close, those in use when their requests are
+    /// over, and who waits for one goes elsewhere.
+    pub(super) fn retire(&self) {
+        self.member.retire();
+        self.idle.borrow_mut().clear();
+        self.drop_unused();
+        self.room.notify_waiters();
+    }
+
+    fn drop_unused(&self) {
+        let mut shared = self.shared.borrow_mut();
+        let (used, unused): (Vec<_>, Vec<_>) =
+            shared.drain(..).partition(|connection| connection.streams() > 0);
+        *shared = used;
+        drop(shared);
+        // Whose places become free here.
+        drop(unused);
     }
 
     /// A connection that is ready for a request; a new one if `fresh`.
@@ -151,13 +158,17 @@ impl EndpointPool {
     ) -> Result<Lease, ConnectError> {
         let mut asked = None;
         loop {
+            if self.member.is_retired() {
+                return Err(ConnectError::Retired);
+            }
             if !fresh && let Some(lease) = self.lend_open(asked) {
                 return Ok(lease);
             }
             let now = self.clock.now();
             let asked = asked.get_or_insert(now);
             if self.may_connect() {
-                return match self.connect().await? {
+                // Few requests come here: the others should not carry its state.
+                return match Box::pin(self.connect()).await? {
                     Opened::Http1(connection) => Ok(self.lend(connection, None, Some(*asked))),
                     Opened::Http2(connection) => Ok(self.share(&connection, Some(*asked))),
                 };
@@ -184,10 +195,13 @@ impl EndpointPool {
         while self.open.get() >= self.spec.max_connections {
             self.wait_for_room().await?;
         }
+        if self.member.is_retired() {
+            return Err(ConnectError::Retired);
+        }
         let place = Place::take(self);
         let _connecting = Counted::up(self, |pool| &pool.connecting);
         let tls = self.tls.as_ref();
-        let connection = Opened::open_http1(&self.spec, &self.endpoint, tls, place).await?;
+        let connection = Opened::open_http1(&self.spec, &self.member.site, tls, place).await?;
         Ok(self.lend(connection, None, Some(asked)))
     }
 
@@ -215,6 +229,9 @@ impl EndpointPool {
     pub(super) fn stream_ended(&self, connection: &h2::Connection) {
         if connection.streams() == 0 {
             connection.note_idle(self.deadlines.coarse_now());
+            if self.member.is_retired() {
+                self.drop_unused();
+            }
         }
         self.room.notify_one();
     }
@@ -285,7 +302,7 @@ impl EndpointPool {
     /// Takes back a connection, or takes one that was opened ahead.
     pub(super) fn put_back(&self, connection: h1::Connection) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.spec.idle_connections as usize {
+        if idle.len() < self.spec.idle_connections as usize && !self.member.is_retired() {
             idle.push(Idle { connection, since: self.deadlines.coarse_now() });
         }
         drop(idle);
@@ -296,7 +313,7 @@ impl EndpointPool {
     async fn connect(self: &Rc<Self>) -> Result<Opened, ConnectError> {
         let place = Place::take(self);
         let connecting = Counted::up(self, |pool| &pool.connecting);
-        let opened = Opened::open(&self.spec, &self.endpoint, self.tls.as_ref(), place).await;
+        let opened = Opened::open(&self.spec, &self.member.site, self.tls.as_ref(), place).await;
         drop(connecting);
         match &opened {
             Ok(Opened::Http1(_)) => {
@@ -313,6 +330,10 @@ impl EndpointPool {
                 (0..waiting.min(connection.room())).for_each(|_| self.room.notify_one());
             }
             Err(_) => {}
+        }
+        if opened.is_ok() && self.member.reached(true, self.clock.now()) {
+            let (upstream, endpoint) = (&self.spec.name, &self.member.site);
+            tracing::info!(%upstream, %endpoint, "it can be reached again");
         }
         opened.map_err(|error| self.cannot_connect(error))
     }
@@ -360,14 +381,27 @@ impl EndpointPool {
         }
         let room = MAX_WARMING.saturating_sub(self.warming.underway.get() as u32);
         for _ in 0..missing.min(room) {
-            let pool = Rc::clone(self);
-            let underway = Counted::up(self, |pool| &pool.warming.underway);
-            spawn_local(async move {
-                let opened = pool.connect().await;
-                drop(underway);
-                pool.opened_ahead(opened);
-            });
+            self.open_one_ahead();
         }
+    }
+
+    /// Tries whether a connection can be made, now and then.
+    pub(super) fn try_again(self: &Rc<Self>) {
+        let now = self.deadlines.coarse_now();
+        if self.warming.underway.get() > 0 || now < self.warming.not_before.get() {
+            return;
+        }
+        self.open_one_ahead();
+    }
+
+    fn open_one_ahead(self: &Rc<Self>) {
+        let pool = Rc::clone(self);
+        let underway = Counted::up(self, |pool| &pool.warming.underway);
+        spawn_local(async move {
+            let opened = pool.connect().await;
+            drop(underway);
+            pool.opened_ahead(opened);
+        });
     }
 
     /// Failures in a row to open ahead.

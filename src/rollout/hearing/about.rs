@@ -8,6 +8,7 @@ use crate::{
     measure::{Epoch, Ledger, Tick},
     rollout::{
         Beginning, JudgedRoute, Plan, Source, Split, Subject, layout::Cell, steering::Rollout,
+        workers::Workers,
     },
     routing::{ArmIndex, BUCKETS, RouteTable, Service},
 };
@@ -16,6 +17,7 @@ use crate::{
 pub(in crate::rollout) struct About<'a> {
     pub(in crate::rollout) ledger: &'a Ledger,
     pub(in crate::rollout) routes: &'a RouteTable,
+    pub(in crate::rollout) workers: &'a Workers,
     pub(in crate::rollout) cells: &'a [Cell],
     /// Index of the service, and of the canary among its canaries.
     pub(in crate::rollout) service: usize,
@@ -150,12 +152,19 @@ impl About<'_> {
     }
 
     /// The pods of both arms, where they can be counted: by `replicas`, or because there is more
-    /// than one endpoint. One endpoint alone may hide any number.
-    pub(super) fn pods(&self) -> Option<Pods> {
+    /// than one endpoint. One endpoint alone may hide any number, and a name may have any number of
+    /// addresses, until a worker says which of them get requests.
+    pub(in crate::rollout) fn pods(&self) -> Option<Pods> {
         let count = |arm: usize| {
             let upstream = self.routes.upstream(self.service().arms[arm].upstream);
-            let endpoints = upstream.endpoints.len() as u32;
-            upstream.replicas.or((endpoints > 1).then_some(endpoints))
+            let counted = || match self.workers.heads(&upstream.name) {
+                Some(heads) => heads.pods,
+                None => {
+                    let many = upstream.endpoints.len() > 1 && !upstream.has_names();
+                    many.then_some(upstream.endpoints.len() as u32)
+                }
+            };
+            upstream.replicas.or_else(counted).filter(|count| *count > 0)
         };
         Some(Pods { baseline: count(0)?, canary: count(self.canary + 1)? })
     }

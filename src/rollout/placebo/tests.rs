@@ -12,7 +12,9 @@ fn placebo(endpoints: usize) -> Placebo {
     let mut placebo = Placebo {
         service: "shop".into(),
         memory: PlaceboMemory::default(),
-        endpoints: (0..endpoints).map(|place| Endpoint::Name("pod".into(), place as u16)).collect(),
+        upstream: "pods".into(),
+        numbers: (0..endpoints).map(EndpointNumber::of).collect(),
+        picked: None,
         baseline: Vec::new(),
         thresholds: None,
         weights_bp: Vec::new(),
@@ -29,7 +31,7 @@ fn play(placebo: &mut Placebo, seconds: u32, fails: impl Fn(usize, u32, usize) -
     let from = placebo.from;
     let recorder = Recorder { place: 0, of_canary: false, judged: Judged::FirstByte };
     for tick in from..from + seconds * SECOND as u32 {
-        for endpoint in 0..placebo.endpoints.len() {
+        for endpoint in 0..placebo.numbers.len() {
             for number in 0..RATE {
                 let failed = fails(endpoint, tick, number);
                 let outcome = if failed { Outcome::Failed } else { Outcome::Ok };
@@ -98,8 +100,25 @@ fn each_day_picks_some_endpoint_and_over_time_all_of_them() {
 
 #[test]
 fn without_two_endpoints_nothing_is_picked() {
-    assert_eq!((placebo(0).picked(), placebo(1).picked()), (None, None));
+    assert_eq!((placebo(0).picked, placebo(1).picked), (None, None));
     let mut single = placebo(1);
     play(&mut single, 60, usual);
     assert_eq!(single.memory.calibration.block_ticks(), 50);
+}
+
+#[test]
+fn the_one_that_was_picked_stays_picked_while_others_come_and_go() {
+    let mut placebo = placebo(4);
+    let place = place_of_day("shop", 20_000, 4);
+    play(&mut placebo, 900, |endpoint, _, number| endpoint == place && number == 0);
+    assert!(placebo.memory.calibration.alarm());
+    let picked = placebo.picked;
+    placebo.numbers.push(EndpointNumber::of(9));
+    placebo.numbers.remove((place + 1) % 4);
+    placebo.pick(20_000);
+    assert!(placebo.picked == picked && placebo.memory.calibration.alarm());
+    placebo.numbers.retain(|number| Some(*number) != picked);
+    placebo.pick(20_000);
+    assert!(placebo.picked.is_some() && placebo.picked != picked);
+    assert!(!placebo.memory.calibration.alarm());
 }
