@@ -13,6 +13,7 @@ mod events;
 #[cfg(all(feature = "geo", feature = "jwt"))]
 mod facts;
 mod forward;
+mod grpc;
 mod h2;
 mod harness;
 mod journal;
