@@ -5,7 +5,6 @@
 
 use std::{
     cell::RefCell,
-    convert::Infallible,
     future::poll_fn,
     io,
     net::{IpAddr, Ipv4Addr},
@@ -225,11 +224,7 @@ async fn serve_h1(client: &Rc<Client>, stream: ClientStream) -> Ended {
         // Setting it at all moves the fields of every head to the heap.
         builder.max_headers(usize::from(limits.header_fields));
     }
-    let service = service_fn(|request| {
-        let client = Rc::clone(client);
-        let answer = handle(client, request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(|request| handle(Rc::clone(client), request));
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let ended = poll_fn(|cx| {
         let mut connection = Pin::new(&mut connection);
@@ -271,12 +266,11 @@ struct LocalExecutor;
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where
-    F: Future + 'static,
+    F: Future<Output = ()> + 'static,
 {
     fn execute(&self, future: F) {
-        spawn_local(async move {
-            future.await;
-        });
+        // Its end says nothing, and it ends with the runtime.
+        drop(spawn_local(future));
     }
 }
 
@@ -288,16 +282,13 @@ async fn serve_h2(client: &Rc<Client>, stream: ClientStream) {
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_concurrent_streams(limits.h2_streams)
+        .enable_connect_protocol()
         .max_header_list_size(limits.header_bytes)
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .keep_alive_interval(H2_PING_EVERY)
         .keep_alive_timeout(H2_PING_TIMEOUT);
-    let service = service_fn(|request| {
-        let client = Rc::clone(client);
-        let answer = handle(client, request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(|request| handle(Rc::clone(client), request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(Turns::new(stream)), service));
     let ended = poll_fn(|cx| {
         if client.state.poll_signal(cx).is_ready() {

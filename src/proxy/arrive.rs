@@ -139,7 +139,8 @@ async fn shake_hands(
     };
     let failed = match greeted {
         Ok(hello) => {
-            let shaken = hello.into_stream(Arc::clone(tls.config())).into_fallible();
+            let config = Arc::clone(tls.answer(&hello.client_hello()));
+            let shaken = hello.into_stream(config).into_fallible();
             match unless_told(state, shaken).await {
                 Ok(Ok(stream)) => return Some(stream.into()),
                 Ok(Err((error, socket))) => (error, Some(socket)),

@@ -1,5 +1,7 @@
 //! One health check: a request of the proxy's own, and whether its answer is good.
 
+use std::pin::pin;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -32,12 +34,10 @@ pub(super) async fn is_well(
     check: &HealthCheck,
 ) -> bool {
     let to = match site {
-        Some(site) => match pool.only(site) {
-            Some(to) => to,
-            None => return false,
-        },
-        None => To::any(pool),
+        Some(site) => To::only(pool, site),
+        None => Some(To::any(pool)),
     };
+    let Some(to) = to else { return false };
     let first = || pool.spec().endpoints.first();
     let Some(endpoint) = site.map(|site| &site.endpoint).or_else(first) else { return false };
     let Some(request) = question(&check.ask, endpoint) else { return false };
@@ -92,7 +92,7 @@ async fn is_good(ask: &HealthQuestion, exchange: Exchange) -> bool {
 async fn serves(exchange: Exchange) -> bool {
     let Exchange { response, lease, mut deadline, .. } = exchange;
     let (head, body) = response.into_parts();
-    let whole = deadline.bound(Limited::new(body, LONGEST).collect()).await;
+    let whole = deadline.bound(pin!(Limited::new(body, LONGEST).collect())).await;
     let Ok(Ok(whole)) = whole else { return false };
     lease.give_back();
     let ok = is_ok(whole.trailers().unwrap_or(&head.headers));

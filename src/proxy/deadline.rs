@@ -7,7 +7,7 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -119,9 +119,12 @@ impl Deadline {
         Poll::Pending
     }
 
-    /// Runs `future` until the deadline.
-    pub(super) async fn bound<F: Future>(&mut self, future: F) -> Result<F::Output, Elapsed> {
-        let mut future = pin!(future);
+    /// Runs `future` until the deadline. It is pinned where it stands: taken by value it would be
+    /// held twice.
+    pub(super) async fn bound<F: Future>(
+        &mut self,
+        mut future: Pin<&mut F>,
+    ) -> Result<F::Output, Elapsed> {
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
@@ -142,7 +145,7 @@ impl Drop for Deadline {
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
+    use std::{future::pending, pin::pin};
 
     use super::*;
 
@@ -151,7 +154,8 @@ mod tests {
         let list = Rc::new(Deadlines::new(Clock::new(tokio::time::Instant::now())));
         let mut deadline = list.after(Duration::ZERO, Duration::from_secs(3));
         list.advance(Duration::from_millis(2_900));
-        let mut waiting = pin!(deadline.bound(pending::<()>()));
+        let mut never = pin!(pending::<()>());
+        let mut waiting = pin!(deadline.bound(never.as_mut()));
         assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await.is_pending());
         list.advance(Duration::from_secs(3));
         assert!(waiting.await.is_err());
@@ -164,6 +168,6 @@ mod tests {
         let mut next = list.after(Duration::ZERO, Duration::from_secs(9));
         assert_eq!(list.entries.borrow().slots.len(), 1);
         list.advance(Duration::from_secs(5));
-        assert!(next.bound(async {}).await.is_ok());
+        assert!(next.bound(pin!(async {})).await.is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! The drill: harm that is done to an arm's answers on purpose. It is counted like the real thing,
 //! and every answer that it touched says so.
 
-use std::future::pending;
+use std::{future::pending, pin::pin};
 
 use http::{HeaderMap, HeaderValue};
 use tokio::time::sleep;
@@ -18,14 +18,17 @@ const MARK: &str = "x-haldane-drill";
 /// Does harm to the answer of an upstream. Nothing is done to a request that failed by itself.
 pub(super) async fn hurt(harm: Harm, mut exchange: Exchange) -> Result<Exchange, Failure> {
     match harm {
-        Harm::Latency(added) => match exchange.deadline.bound(sleep(added)).await {
-            Ok(()) => return Ok(exchange),
-            Err(_elapsed) => forward::let_go(exchange),
-        },
+        Harm::Latency(added) => {
+            let slept = exchange.deadline.bound(pin!(sleep(added))).await;
+            match slept {
+                Ok(()) => return Ok(exchange),
+                Err(_elapsed) => forward::let_go(exchange),
+            }
+        }
         Harm::Errors => forward::let_go(exchange),
         Harm::Hang => {
             // Its connection waits with it, as it would with a request that really hangs.
-            let _ = exchange.deadline.bound(pending::<()>()).await;
+            let _ = exchange.deadline.bound(pin!(pending::<()>())).await;
         }
     }
     Err(ProxyError::Drill(harm).into())

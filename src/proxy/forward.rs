@@ -5,7 +5,7 @@
 
 use std::{
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Poll, ready},
     time::Duration,
@@ -30,7 +30,7 @@ use super::{
     observe::Observation,
     target::Target,
     upgrade,
-    upstream::{AnswerBody, Chosen, ConnectError, Lease, Lost, SendError, To},
+    upstream::{AnswerBody, Chosen, Lease, Lost, SendError, To},
     worker::Worker,
 };
 use crate::{
@@ -111,9 +111,8 @@ impl Patience {
     async fn bound<F: Future>(
         &mut self,
         upload: Option<&Upload>,
-        future: F,
+        mut future: Pin<&mut F>,
     ) -> Result<F::Output, Elapsed> {
-        let mut future = pin!(future);
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
@@ -333,7 +332,7 @@ pub(super) async fn exchange(
                 observation.sent_to(chosen.number());
             }
             let leased = if may_switch {
-                chosen.lease_alone().await
+                Box::pin(chosen.lease_alone()).await
             } else {
                 chosen.lease(attempts >= POOLED_ATTEMPTS).await
             };
@@ -342,12 +341,11 @@ pub(super) async fn exchange(
                 Err(error) => Err((Some(chosen), error)),
             }
         };
-        let leased = patience.bound(upload.as_deref(), leased).await;
+        let leased = patience.bound(upload.as_deref(), pin!(leased)).await;
         let (mut chosen, mut lease) = match leased {
             Ok(Ok(leased)) => leased,
-            Ok(Err((_, ConnectError::Retired))) => continue,
             // Nothing was sent. What the attempt has taken is not taken off the latency.
-            Ok(Err((Some(chosen), error))) if to.could_not_reach(&chosen, &error) => continue,
+            Ok(Err((Some(chosen), error))) if to.goes_on(&chosen, &error) => continue,
             Ok(Err((_, error))) => {
                 let unsent = Some(Box::new(request));
                 return Err(Failure { error: error.into(), unsent, lost: None });
@@ -358,8 +356,8 @@ pub(super) async fn exchange(
             observation.waited(wait);
         }
         let copy = if lease.may_be_stale { Copy::of(&request) } else { None };
-        let answer = patience.bound(upload.as_deref(), lease.send(request)).await;
-        let failure = match answer {
+        let sent = patience.bound(upload.as_deref(), pin!(lease.send(request))).await;
+        let failure = match sent {
             Ok(Ok(response)) if response.status().is_informational() && !may_switch => {
                 return Err(SWITCHED.into());
             }
@@ -424,7 +422,7 @@ pub(super) fn let_go(exchange: Exchange) {
             }
             Some(())
         };
-        if let Ok(Some(())) = deadline.bound(rest).await {
+        if let Ok(Some(())) = deadline.bound(pin!(rest)).await {
             lease.give_back();
         }
         drop(chosen);

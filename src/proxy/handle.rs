@@ -3,13 +3,17 @@
 //! [`handle`] returns a response, never an error: every [`ProxyError`] becomes an answer in one
 //! place.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
-use hyper::body::{Body as _, Incoming};
+use hyper::{
+    body::{Body as _, Incoming},
+    upgrade::OnUpgrade,
+};
 
 use super::{
     body::{CallEnd, RequestBody, ResponseBody, Stall, Upload},
+    clock::unix_seconds,
     connection::{ConnectionState, InFlight},
     error::ProxyError,
     forward::{self, Exchange, Patience},
@@ -24,7 +28,8 @@ use super::{
     worker::{View, Worker},
 };
 use crate::routing::{
-    self, Arm, ArmIndex, Assignment, CohortId, Harm, Judged, RequestHead, Route, RouteId, Service,
+    self, Arm, ArmIndex, Assignment, CohortId, Harm, Judged, Learned, RequestHead, Route, RouteId,
+    Service,
 };
 
 pub(super) const BASELINE: ArmIndex = ArmIndex(0);
@@ -63,6 +68,8 @@ pub(super) struct Routed {
     pub(super) harm: Option<Harm>,
     /// Whether it is a probe of its arm.
     pub(super) is_probe: bool,
+    /// The stream of HTTP/2 that it came on, if that is to become a tunnel.
+    pub(super) extended: Option<OnUpgrade>,
     /// What it asks for as a gRPC call.
     pub(super) call: Option<grpc::Call>,
 }
@@ -90,18 +97,19 @@ struct Underway {
 }
 
 /// Answers one request. All that needs no waiting is done before the future is made, which keeps
-/// the future small.
+/// the future small; and the codec takes it as it is, since another around it would hold it twice:
+/// it is moved several times before it is polled.
 pub(super) fn handle(
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> impl Future<Output = Response<ResponseBody>> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     let in_flight = client.state.request();
     let call = grpc::Call::of(&request, client.worker.clock);
     let begun = begin(&client, request, call);
     async move {
         let (error, in_flight) = match begun {
             Ok(underway) => match exchange(&client, underway, in_flight).await {
-                Ok(response) => return secured(&client, response),
+                Ok(response) => return Ok(secured(&client, response)),
                 Err(ended) => ended,
             },
             Err(error) => (error, in_flight),
@@ -112,7 +120,7 @@ pub(super) fn handle(
         tracing::debug!(%error, status = error.status().as_u16(), "answered by the proxy");
         let response =
             if call.is_some() { error.answer_call(in_flight) } else { error.answer(in_flight) };
-        secured(&client, response)
+        Ok(secured(&client, response))
     }
 }
 
@@ -128,10 +136,11 @@ fn secured(client: &Client, mut response: Response<ResponseBody>) -> Response<Re
 /// From the head to a request that may be sent: target, route, cohort, arm, header rules.
 fn begin(
     client: &Client,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     call: Option<grpc::Call>,
-) -> Result<Underway, ProxyError> {
+) -> Result<Box<Underway>, ProxyError> {
     let arrived = client.worker.clock.now();
+    let extended = upgrade::of_http2(&mut request, || client.worker.coin());
     let (mut parts, body) = request.into_parts();
     let target = Target::read(&parts, &client.settings.limits)?;
     if let Some(port) = client.settings.redirect_https {
@@ -141,7 +150,13 @@ fn begin(
         headers::take_away(&mut parts.headers, &client.settings.reserved_fields);
         client.identify(&mut parts.headers);
     }
-    let mut routed = Routed { call, ..route(client, &parts, &target)? };
+    let mut routed = Routed { call, extended, ..route(client, &parts, &target)? };
+    let upgrades = &routed.route().upgrades;
+    let may_switch = routed.extended.is_some();
+    let upgrade = upgrade::asked(&parts, body.is_end_stream(), may_switch, upgrades);
+    if may_switch && upgrade.is_none() {
+        return Err(ProxyError::Connect);
+    }
     if client.worker.probes.wanted()
         && !upgrade::is_set(&parts.headers)
         && body.is_end_stream()
@@ -163,7 +178,6 @@ fn begin(
         let stall = stall(client, call);
         (RequestBody::Client { body, upload: Rc::clone(&upload), stall }, Some(upload))
     };
-    let upgrade = upgrade::asked(&parts, upload.is_none(), &route.upgrades);
     // What has switched cannot be sent again.
     let rescuer = if upgrade.is_some() { None } else { rescuer(&routed, &parts) };
     let way = forward::Way { route, service, arm, rescuer, upgrade };
@@ -176,7 +190,7 @@ fn begin(
     };
     let request = Request::from_parts(parts, body);
     let retry = retry(&routed, &request);
-    Ok(Underway { routed, request, upload, observation, replay, retry })
+    Ok(Box::new(Underway { routed, request, upload, observation, replay, retry }))
 }
 
 /// The same URL with https.
@@ -243,10 +257,10 @@ fn become_probe(client: &Client, routed: &mut Routed) {
 /// Sends the request to its arm and makes the client's answer from the upstream's.
 async fn exchange(
     client: &Client,
-    underway: Underway,
+    underway: Box<Underway>,
     in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, (ProxyError, InFlight)> {
-    let Underway { routed, request, upload, mut observation, replay, retry } = underway;
+    let Underway { routed, request, upload, mut observation, replay, retry } = *underway;
     let route = routed.route();
     let arm = &routed.service().arms[usize::from(routed.assignment.arm.0)];
     let limit = if routed.is_probe { probe::patience(route) } else { route.timeout };
@@ -275,6 +289,7 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
     let view = client.worker.view();
     let table = &view.table;
     let trusted = &client.settings.trusted_proxies;
+    let learned = Learned::new(table.routes.facts(), &client.worker.verified_tokens, unix_seconds);
     let head = RequestHead {
         method: &parts.method,
         host: target.host_name(),
@@ -286,6 +301,7 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
             (true, false) => headers::client_ip(client.peer, trusted, &parts.headers),
             (true, true) => headers::client_ip_by_standard(client.peer, trusted, &parts.headers),
         },
+        learned: Some(&learned),
     };
     let route = table.routes.route(&head).ok_or(ProxyError::NoRoute)?;
     let cohort = table.routes.cohort(&head);
@@ -303,7 +319,8 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
     } else {
         table.asks.harm(service, assignment.arm, cohort, coin)
     };
-    Ok(Routed { view, route, cohort, assignment, harm, is_probe: false, call: None })
+    let (is_probe, extended, call) = (false, None, None);
+    Ok(Routed { view, route, cohort, assignment, harm, is_probe, extended, call })
 }
 
 fn observe(client: &Client, routed: &Routed, arrived: Duration) -> Observation {
@@ -338,6 +355,9 @@ pub(super) fn answer(
 ) -> Response<ResponseBody> {
     if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return upgrade::switch(client, routed, exchange, observation, in_flight);
+    }
+    if routed.extended.is_some() && exchange.response.status().is_success() {
+        return upgrade::not_switched(exchange, observation, in_flight);
     }
     let (route, service) = (routed.route(), routed.service());
     let (mut parts, body) = exchange.response.into_parts();
@@ -384,4 +404,21 @@ pub(super) fn answer(
         download.complete();
     }
     Response::from_parts(parts, ResponseBody::Upstream(Box::new(download)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        fn size<F, A>(_: F) -> usize
+        where
+            F: Fn(Rc<Client>, Request<Incoming>) -> A,
+        {
+            size_of::<A>()
+        }
+        // Each of an HTTP/2 connection's streams is a task, into which it is copied.
+        assert!(size(handle) <= 4096, "{} bytes", size(handle));
+    }
 }

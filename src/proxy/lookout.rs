@@ -202,7 +202,12 @@ impl Lookout {
         } else if std::mem::take(&mut name.fails) {
             tracing::info!(upstream, ?endpoint, "a name can be resolved again");
         }
+        let before = watched.roster.seats.len();
         watched.seat(now);
+        if watched.roster.seats.len() != before {
+            let endpoints = watched.roster.seats.len();
+            tracing::info!(upstream, before, endpoints, "endpoints came or went");
+        }
         self.publish(&seen);
     }
 

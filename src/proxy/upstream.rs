@@ -9,30 +9,32 @@ mod balance;
 mod chosen;
 mod connection;
 mod endpoint;
+mod error;
 mod h1;
 mod h2;
 mod member;
 mod roster;
 mod tls;
+mod to;
 mod wire;
 
 use std::{
     cell::{Cell, RefCell},
-    io,
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
 
 use fastrand::Rng;
-use rustix::io::Errno;
 
 pub(super) use self::{
     answer::AnswerBody,
     chosen::Chosen,
     connection::{BrokenOff, Lease, SendError},
+    error::ConnectError,
     h1::{Switched, Switching},
     roster::{Health, Roster, Rosters, Site},
+    to::{Lost, To},
 };
 use self::{
     endpoint::EndpointPool,
@@ -45,82 +47,8 @@ use crate::{
     routing::{Balancing, Eject, Upstream},
 };
 
-/// Most endpoints that one request tries to connect to.
-const MOST_TRIED: usize = 8;
-
 /// Most requests of one worker that wait for room at the endpoints of one upstream.
 const MAX_WAITING: usize = 1024;
-
-/// Why no connection could be had.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
-    #[error("connecting to the upstream failed: {0}")]
-    Io(#[from] io::Error),
-    #[error("the upstream did not accept the connection in time")]
-    Timeout,
-    #[error("the name of the upstream has no address")]
-    NoAddress,
-    #[error("the handshake with the upstream failed: {0}")]
-    Handshake(#[from] hyper::Error),
-    #[error("the handshake with the upstream failed: {0}")]
-    Http2(::h2::Error),
-    #[error("the upstream does not speak HTTP/2")]
-    NotHttp2,
-    #[error("the upstream speaks HTTP/2 alone, in which no other protocol can be switched to")]
-    NotHttp1,
-    #[error("the upstream did not agree on HTTP/2")]
-    NotAgreed,
-    #[error("the TLS handshake with the upstream failed: {0}")]
-    Tls(io::Error),
-    #[error("the files for TLS to the upstream are of no use")]
-    TlsFiles,
-    #[error("there is no name to verify the upstream by")]
-    NoServerName,
-    #[error("{0}")]
-    Joined(Rc<ConnectError>),
-    #[error("too many requests wait for a connection to this upstream")]
-    Overloaded,
-    #[error("the upstream has no endpoints")]
-    NoEndpoint,
-    #[error("the endpoint has gone away")]
-    Retired,
-}
-
-impl ConnectError {
-    /// Whether the proxy itself lacks descriptors, ports or memory.
-    pub(super) fn is_own(&self) -> bool {
-        let Self::Io(error) = self.cause() else { return false };
-        [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]
-            .iter()
-            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-    }
-
-    /// Whether it says that the endpoint cannot be reached.
-    fn is_the_endpoints(&self) -> bool {
-        match self.cause() {
-            Self::Io(_) => !self.is_own(),
-            Self::Timeout
-            | Self::Handshake(_)
-            | Self::Http2(_)
-            | Self::NotHttp2
-            | Self::NotAgreed
-            | Self::Tls(_) => true,
-            Self::NoAddress
-            | Self::NotHttp1
-            | Self::TlsFiles
-            | Self::NoServerName
-            | Self::Joined(_)
-            | Self::Overloaded
-            | Self::NoEndpoint
-            | Self::Retired => false,
-        }
-    }
-
-    /// The error that others wait for, too.
-    fn cause(&self) -> &Self {
-        if let Self::Joined(joined) = self { joined } else { self }
-    }
-}
 
 /// The connections of one worker to one upstream.
 #[derive(Debug)]
@@ -140,7 +68,7 @@ pub(super) struct Pool {
     turn: Cell<usize>,
     coins: RefCell<Rng>,
     /// Requests that were repeated on another endpoint.
-    pub(super) repeats: Repeats,
+    pub(super) repeats: Rc<Repeats>,
 }
 
 /// What all pools of a worker stand on.
@@ -168,53 +96,6 @@ pub(super) struct PoolCounts {
     pub(super) connecting: u32,
 }
 
-/// The endpoint that a request was lost at.
-#[derive(Clone, Debug)]
-pub(super) struct Lost(Rc<EndpointPool>);
-
-/// Where a request goes: to an upstream, and to which of its endpoints.
-#[derive(Debug)]
-pub(super) struct To<'a> {
-    pool: &'a Pool,
-    /// Those that it has been to in vain.
-    tried: Vec<Rc<EndpointPool>>,
-    /// The only one that will do.
-    only: Option<Rc<EndpointPool>>,
-}
-
-impl<'a> To<'a> {
-    /// To any endpoint.
-    pub(super) fn any(pool: &'a Pool) -> Self {
-        Self { pool, tried: Vec::new(), only: None }
-    }
-
-    /// To another endpoint than this one; `None` where there is no other.
-    pub(super) fn other(pool: &'a Pool, than: Lost) -> Option<Self> {
-        let tried = vec![than.0];
-        pool.has_other(&tried).then(|| Self { pool, tried, only: None })
-    }
-
-    /// The endpoint for the request. Waits as long as a name is not resolved yet, or all endpoints
-    /// have as many requests as they may have.
-    pub(super) async fn choose(&self) -> Result<Chosen, ConnectError> {
-        match &self.only {
-            Some(only) => Ok(Chosen::new(only, None)),
-            None => self.pool.choose(&self.tried).await,
-        }
-    }
-
-    /// No connection to the endpoint could be made, so nothing was sent. Whether the request may
-    /// go to another one.
-    pub(super) fn could_not_reach(&mut self, chosen: &Chosen, error: &ConnectError) -> bool {
-        if self.only.is_some() || !error.is_the_endpoints() {
-            return false;
-        }
-        self.pool.could_not_reach(chosen.endpoint(), error);
-        self.tried.push(Rc::clone(chosen.endpoint()));
-        self.tried.len() < MOST_TRIED && self.pool.has_other(&self.tried)
-    }
-}
-
 impl Pool {
     /// A pool to these endpoints. What `before` had of them stays, unless connections are made in
     /// another way now.
@@ -224,9 +105,11 @@ impl Pool {
         before: Option<&Self>,
         grounds: Grounds,
     ) -> Self {
+        let repeats = before.map_or_else(Rc::default, |before| Rc::clone(&before.repeats));
         let before = before.filter(|before| spec.connects_like(&before.spec));
         let signals = before.map_or_else(Rc::default, |before| Rc::clone(&before.signals));
         let kept = before.map(|before| before.endpoints.borrow().clone()).unwrap_or_default();
+        let leaving = before.map(|before| before.leaving.borrow().clone()).unwrap_or_default();
         let pool = Self {
             spec: Arc::clone(spec),
             grounds,
@@ -234,16 +117,15 @@ impl Pool {
             roster: RefCell::default(),
             endpoints: RefCell::default(),
             ready: RefCell::default(),
-            leaving: RefCell::default(),
+            leaving: RefCell::new(leaving),
             panics: Cell::new(false),
             several: Cell::new(false),
             turn: Cell::new(fastrand::usize(..1 << 16)),
             coins: RefCell::new(Rng::new()),
-            repeats: Repeats::default(),
+            repeats,
         };
         pool.signals.eject.set(spec.balancing.eject);
-        let since = before.map(|_| pool.now());
-        pool.seat(roster, &kept, since);
+        pool.seat(roster, &kept);
         pool
     }
 
@@ -253,48 +135,40 @@ impl Pool {
 
     /// Follows another roster: new endpoints take part, those that went away get no more requests.
     pub(super) fn follow(&self, roster: &Arc<Roster>) {
-        if Arc::ptr_eq(&self.roster.borrow(), roster) || !roster.is_of(&self.spec) {
-            return;
-        }
-        let before = self.endpoints.borrow().clone();
-        let kept = self.seat(Arc::clone(roster), &before, Some(self.now()));
-        let mut leaving = self.leaving.borrow_mut();
-        leaving.retain(|endpoint| endpoint.strong_count() > 0);
-        for endpoint in
-            before.iter().filter(|endpoint| !kept.iter().any(|it| Rc::ptr_eq(it, endpoint)))
-        {
-            tracing::info!(upstream = %self.spec.name, endpoint = %endpoint.member().site, "drained");
-            endpoint.retire();
-            leaving.push(Rc::downgrade(endpoint));
+        if !Arc::ptr_eq(&self.roster.borrow(), roster) && roster.is_of(&self.spec) {
+            let before = self.endpoints.take();
+            self.seat(Arc::clone(roster), &before);
+            before.iter().for_each(|endpoint| endpoint.leave());
         }
     }
 
-    fn seat(
-        &self,
-        roster: Arc<Roster>,
-        before: &[Rc<EndpointPool>],
-        fresh_since: Option<Duration>,
-    ) -> Vec<Rc<EndpointPool>> {
+    /// Takes over a roster. Who was there `before` stays as it is.
+    fn seat(&self, roster: Arc<Roster>, before: &[Rc<EndpointPool>]) {
         let now = self.now();
+        // The first ones are as old as each other.
+        let fresh_since = (!before.is_empty()).then_some(now);
         let endpoint = |seat: &Seat| {
             let known = before.iter().find(|it| it.member().site == seat.site);
-            match known {
-                Some(known) => {
-                    known.member().follow(seat, now);
-                    Rc::clone(known)
-                }
-                None => {
+            let endpoint = known.map_or_else(
+                || {
                     let member = Member::new(seat, &self.signals, fresh_since);
                     EndpointPool::new(&self.spec, member, &self.grounds)
-                }
-            }
+                },
+                Rc::clone,
+            );
+            endpoint.member().follow(seat, now);
+            endpoint.member().join();
+            endpoint
         };
         let endpoints: Vec<_> = roster.seats.iter().map(endpoint).collect();
-        self.endpoints.replace(endpoints.clone());
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.retain(|endpoint| endpoint.strong_count() > 0);
+        let gone = before.iter().filter(|endpoint| !has(&endpoints, endpoint));
+        leaving.extend(gone.map(Rc::downgrade));
+        drop(leaving);
+        self.endpoints.replace(endpoints);
         self.roster.replace(roster);
         self.sort_out();
-        self.signals.room.notify_waiters();
-        endpoints
     }
 
     fn now(&self) -> Duration {
@@ -306,11 +180,9 @@ impl Pool {
         self.choose(&[]).await?.lease(fresh).await
     }
 
-    /// To one endpoint, if it is there.
-    pub(super) fn only(&self, site: &Site) -> Option<To<'_>> {
+    fn endpoint_at(&self, site: &Site) -> Option<Rc<EndpointPool>> {
         let endpoints = self.endpoints.borrow();
-        let only = endpoints.iter().find(|endpoint| endpoint.member().site == *site)?;
-        Some(To { pool: self, tried: Vec::new(), only: Some(Rc::clone(only)) })
+        endpoints.iter().find(|endpoint| endpoint.member().site == *site).cloned()
     }
 
     async fn choose(&self, tried: &[Rc<EndpointPool>]) -> Result<Chosen, ConnectError> {
@@ -384,7 +256,7 @@ impl Pool {
     }
 
     fn chosen(&self, endpoint: &Rc<EndpointPool>) -> Chosen {
-        Chosen::new(endpoint, self.several.get().then(|| self.now()))
+        Chosen::new(endpoint, self.several.get())
     }
 
     /// Whether there is only one endpoint.
@@ -432,6 +304,7 @@ impl Pool {
             }
         }
         self.ready.replace(fit.unwrap_or_else(|| endpoints.clone()));
+        self.signals.room.notify_waiters();
     }
 
     /// Passes over what fails, as far as enough others are left.
@@ -492,7 +365,9 @@ impl Pool {
         let mut endpoints: Vec<_> = self.endpoints.borrow().iter().map(standing).collect();
         let leaving = self.leaving.borrow();
         let leaving = leaving.iter().filter_map(Weak::upgrade);
-        endpoints.extend(leaving.filter(|it| it.member().in_flight() > 0).map(|it| standing(&it)));
+        let busy = leaving.filter(|it| it.member().in_flight() > 0);
+        let state = EndpointState::Draining;
+        endpoints.extend(busy.map(|it| EndpointStanding { state, ..standing(&it) }));
         let ready = self.ready.borrow();
         let roster = self.roster.borrow();
         let sites = ready.iter().map(|endpoint| &endpoint.member().site);
@@ -528,6 +403,12 @@ impl Pool {
         for endpoint in self.endpoints.borrow().iter() {
             endpoint.maintain();
         }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.endpoints.borrow().iter().for_each(|endpoint| endpoint.leave());
     }
 }
 

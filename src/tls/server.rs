@@ -7,8 +7,11 @@ use std::{
 };
 
 use rustls::{
-    ServerConfig,
-    crypto::{CryptoProvider, aws_lc_rs},
+    CipherSuite, ServerConfig, SupportedCipherSuite,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, cipher_suite as suites},
+    },
     server::{
         ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache,
         StoresServerSessions,
@@ -28,7 +31,10 @@ const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 /// A listener's TLS. Cheap to clone; one is shared by all workers.
 #[derive(Clone, Debug)]
 pub struct Server {
+    /// Our order of ciphers.
     config: Arc<ServerConfig>,
+    /// For clients that have no hardware for AES, by their order.
+    soft: Arc<ServerConfig>,
     clients: Option<Clients>,
     memory: Memory,
 }
@@ -40,11 +46,26 @@ struct Memory {
     sessions: Arc<dyn StoresServerSessions>,
 }
 
-/// The cryptography: that of aws-lc, with its choice of ciphers and groups, which has nothing that
-/// is not an ephemeral key exchange with an authenticated cipher.
+/// The ciphers, each authenticated and behind an ephemeral key exchange, in the order of Mozilla's
+/// "intermediate" configuration: the cheapest of those that nobody can break comes first.
+const CIPHERS: [SupportedCipherSuite; 9] = [
+    suites::TLS13_AES_128_GCM_SHA256,
+    suites::TLS13_AES_256_GCM_SHA384,
+    suites::TLS13_CHACHA20_POLY1305_SHA256,
+    suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    suites::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    suites::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
+/// The cryptography of aws-lc.
 pub(super) fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let cipher_suites = CIPHERS.to_vec();
+        Arc::new(CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() })
+    });
     &PROVIDER
 }
 
@@ -79,13 +100,24 @@ impl Server {
         config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
         config.ticketer = Arc::clone(&memory.tickets);
         config.session_storage = Arc::clone(&memory.sessions);
-        Ok(Self { config: Arc::new(config), clients: clients.cloned(), memory })
+        let soft = Arc::new(config.clone());
+        config.ignore_client_order = true;
+        Ok(Self { config: Arc::new(config), soft, clients: clients.cloned(), memory })
     }
 
-    /// For the handshake.
+    /// What a handshake goes on with, by what the client has said. A client that would like
+    /// ChaCha20 best has no hardware for AES.
     #[must_use]
-    pub fn config(&self) -> &Arc<ServerConfig> {
-        &self.config
+    pub fn answer(&self, hello: &ClientHello<'_>) -> &Arc<ServerConfig> {
+        let known = |suite: &&CipherSuite| CIPHERS.iter().any(|ours| ours.suite() == **suite);
+        match hello.cipher_suites().iter().find(known) {
+            Some(
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+            ) => &self.soft,
+            Some(_) | None => &self.config,
+        }
     }
 }
 

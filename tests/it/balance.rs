@@ -560,6 +560,10 @@ async fn an_endpoint_that_a_reload_adds_takes_part_and_one_that_it_takes_away_is
     load.more(300).await;
     assert_eq!(load.stop().await[1], 0);
     assert_eq!(pods[0].seen(), gone);
+    eventually("what nobody uses any more is closed", async || {
+        (pods[0].open.load(Ordering::SeqCst) == 0).then_some(())
+    })
+    .await;
     // Connections to what stayed live on: 8 clients need no more than 8 on each worker.
     let now = pods[1].connections.load(Ordering::SeqCst);
     assert!(now <= 16 && now >= before, "{before} {now}");

@@ -57,6 +57,8 @@ pub(crate) struct Upstream {
     pub(crate) requests: Arc<AtomicU64>,
     /// Connections that reached it.
     pub(crate) connections: Arc<AtomicU64>,
+    /// Those of them that are open, of an upstream that answers by a function.
+    pub(crate) open: Arc<AtomicU64>,
 }
 
 impl Upstream {
@@ -71,15 +73,19 @@ impl Upstream {
             addr: listener.local_addr().unwrap(),
             requests: Arc::default(),
             connections: Arc::default(),
+            open: Arc::default(),
         };
         let (requests, connections) =
             (Arc::clone(&upstream.requests), Arc::clone(&upstream.connections));
+        let open = Arc::clone(&upstream.open);
         let answer = Arc::new(answer);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 connections.fetch_add(1, Ordering::SeqCst);
                 stream.set_nodelay(true).unwrap();
                 let (answer, requests) = (Arc::clone(&answer), Arc::clone(&requests));
+                open.fetch_add(1, Ordering::SeqCst);
+                let open = Arc::clone(&open);
                 let service = service_fn(move |request| {
                     requests.fetch_add(1, Ordering::SeqCst);
                     let answer = answer(request);
@@ -90,6 +96,7 @@ impl Upstream {
                     let _ = server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
+                    open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
@@ -127,6 +134,7 @@ impl Upstream {
             addr: listener.local_addr().unwrap(),
             requests: Arc::default(),
             connections: Arc::default(),
+            open: Arc::default(),
         };
         let connections = Arc::clone(&upstream.connections);
         tokio::spawn(async move {

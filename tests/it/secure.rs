@@ -7,7 +7,8 @@ use rcgen::{
     KeyPair, SanType,
 };
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion,
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 use tokio::net::TcpStream;
@@ -94,10 +95,26 @@ impl Client {
         shown: Option<&Issued>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Self {
+        Self::made_of(aws_lc_rs::default_provider(), authority, shown, versions)
+    }
+
+    /// As [`Client::new`], knowing these ciphers and liking the first best.
+    pub(crate) fn of_ciphers(authority: &Authority, ciphers: &[SupportedCipherSuite]) -> Self {
+        let cipher_suites = ciphers.to_vec();
+        let provider = CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() };
+        let version = ciphers[0].version();
+        Self::made_of(provider, authority, None, &[version])
+    }
+
+    fn made_of(
+        provider: CryptoProvider,
+        authority: &Authority,
+        shown: Option<&Issued>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(authority.0.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);

@@ -127,6 +127,31 @@ async fn the_protocol_is_agreed_on_or_told_by_the_first_bytes() {
 }
 
 #[tokio::test]
+async fn the_proxy_chooses_the_cipher_unless_the_client_has_no_hardware_for_it() {
+    use rustls::crypto::aws_lc_rs::cipher_suite as suites;
+    let scene = Scene::simple(&Upstream::text("x").await).await;
+    let chosen = async |order: &[rustls::SupportedCipherSuite]| {
+        let client = Client::of_ciphers(&scene.authority, order);
+        let stream = client.connect(scene.haldane.addr).await.unwrap();
+        stream.get_ref().1.negotiated_cipher_suite().unwrap()
+    };
+    let [small, large, soft] = [
+        suites::TLS13_AES_128_GCM_SHA256,
+        suites::TLS13_AES_256_GCM_SHA384,
+        suites::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    assert_eq!(chosen(&[large, small, soft]).await, small);
+    assert_eq!(chosen(&[large, soft]).await, large);
+    assert_eq!(chosen(&[soft, large, small]).await, soft);
+    let [small, soft] = [
+        suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    assert_eq!(chosen(&[small, soft]).await, small);
+    assert_eq!(chosen(&[soft, small]).await, soft);
+}
+
+#[tokio::test]
 async fn both_versions_take_up_sessions_again() {
     let scene = Scene::simple(&Upstream::text("x").await).await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {

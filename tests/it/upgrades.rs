@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use haldane::measure::Outcome;
+use http_body_util::Empty;
+use hyper::{client::conn::http2, ext::Protocol};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -215,4 +219,69 @@ async fn it_lives_through_weights_reloads_and_a_rollback() {
     said(&mut client, "to the end").await;
     client.shutdown().await.unwrap();
     ended(&mut client).await;
+}
+
+/// An extended CONNECT for `protocol`, and what is answered.
+async fn extended(plane: &Plane, protocol: &'static str) -> http::Response<hyper::body::Incoming> {
+    let stream = TcpStream::connect(plane.addr).await.unwrap();
+    let (mut sender, mut connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    // What the peer can do is in its first frame.
+    eventually("the settings of the peer", async || {
+        futures_poll(&mut connection).await;
+        connection.is_extended_connect_protocol_enabled().then_some(())
+    })
+    .await;
+    tokio::spawn(connection);
+    let mut request = http::Request::builder()
+        .method("CONNECT")
+        .uri(format!("http://{}/chat", plane.addr))
+        .header("sec-websocket-version", "13")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    request.extensions_mut().insert(Protocol::from_static(protocol));
+    timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap()
+}
+
+/// Polls a future that need not come to its end.
+async fn futures_poll(future: &mut (impl Future + Unpin)) {
+    std::future::poll_fn(|cx| {
+        let _ = std::pin::Pin::new(&mut *future).poll(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_of_http2_becomes_a_tunnel_as_well() {
+    let parrot = parrot().await;
+    let mut plane = plane(&parrot, "");
+    let answer = extended(&plane, "websocket").await;
+    assert_eq!(answer.status(), 200);
+    assert!(!answer.headers().contains_key("sec-websocket-accept"), "{answer:?}");
+    let mut stream = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+    let mut heard = [0; 5];
+    timeout(PATIENCE, stream.read_exact(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(&heard, b"hello");
+    for word in ["one", "two"] {
+        stream.write_all(word.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut heard = vec![0; word.len()];
+        timeout(PATIENCE, stream.read_exact(&mut heard)).await.unwrap().unwrap();
+        assert_eq!(heard, word.as_bytes());
+    }
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(outcome(&mut plane).await, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn a_stream_of_http2_does_not_become_what_was_not_agreed_on() {
+    let plain = Upstream::text("a page").await;
+    let mut of_page = plane(&plain, "");
+    assert_eq!(extended(&of_page, "websocket").await.status(), 502);
+    assert_eq!(outcome(&mut of_page).await, Outcome::Failed);
+    assert_eq!(extended(&plane(&plain, ""), "smoke-signals").await.status(), 405);
+    assert_eq!(extended(&plane(&plain, ", upgrades: none"), "websocket").await.status(), 405);
 }

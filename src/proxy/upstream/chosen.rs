@@ -1,7 +1,7 @@
 //! An endpoint that was chosen for a request: counts the request there for as long as it lasts,
 //! and learns from it how the endpoint does.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use super::{ConnectError, Lease, Lost, endpoint::EndpointPool};
 use crate::measure::EndpointNumber;
@@ -10,16 +10,18 @@ use crate::measure::EndpointNumber;
 #[derive(Debug)]
 pub(in crate::proxy) struct Chosen {
     endpoint: Rc<EndpointPool>,
-    /// Since when the first byte is waited for; `None` where nobody asks how long that takes, since
-    /// there is no other endpoint.
-    since: Option<Duration>,
+    /// Whether anybody asks how the endpoint does: there is another one.
+    counts: bool,
+    /// Since when the first byte is waited for. Connecting is not part of it: where requests are
+    /// few it would make all the difference.
+    since: Cell<Option<Duration>>,
     waits: bool,
 }
 
 impl Chosen {
-    pub(super) fn new(endpoint: &Rc<EndpointPool>, since: Option<Duration>) -> Self {
+    pub(super) fn new(endpoint: &Rc<EndpointPool>, counts: bool) -> Self {
         endpoint.member().begin();
-        Self { endpoint: Rc::clone(endpoint), since, waits: true }
+        Self { endpoint: Rc::clone(endpoint), counts, since: Cell::new(None), waits: true }
     }
 
     /// Which of its upstream's endpoints it is.
@@ -33,18 +35,23 @@ impl Chosen {
 
     /// A connection that is ready for the request; a new one if `fresh`.
     pub(in crate::proxy) async fn lease(&self, fresh: bool) -> Result<Lease, ConnectError> {
-        self.endpoint.lease(fresh).await
+        self.leased(self.endpoint.lease(fresh).await)
     }
 
     /// A connection that no other request shares.
     pub(in crate::proxy) async fn lease_alone(&self) -> Result<Lease, ConnectError> {
-        self.endpoint.lease_alone().await
+        self.leased(self.endpoint.lease_alone().await)
+    }
+
+    fn leased(&self, leased: Result<Lease, ConnectError>) -> Result<Lease, ConnectError> {
+        self.since.set(self.counts.then(|| self.endpoint.now()));
+        leased
     }
 
     /// The first byte of the answer came.
     pub(in crate::proxy) fn answered(&mut self) {
         self.stop_waiting();
-        if let Some(since) = self.since {
+        if let Some(since) = self.since.get() {
             let now = self.endpoint.now();
             self.endpoint.member().answered(now.saturating_sub(since), now);
         }
@@ -52,7 +59,7 @@ impl Chosen {
 
     /// The request went well, or failed by its answer.
     pub(in crate::proxy) fn judged(&self, failed: bool) {
-        if self.since.is_some() {
+        if self.counts {
             self.endpoint.member().judged(failed);
         }
     }
@@ -60,7 +67,7 @@ impl Chosen {
     /// The endpoint did not answer the request: it broke off, or it took too long.
     pub(in crate::proxy) fn failed(mut self) -> Lost {
         self.stop_waiting();
-        if let Some(since) = self.since {
+        if let Some(since) = self.since.get() {
             let now = self.endpoint.now();
             self.endpoint.member().broke_off(now.saturating_sub(since), now);
             self.judged(true);
@@ -80,7 +87,7 @@ impl Chosen {
 impl Drop for Chosen {
     fn drop(&mut self) {
         if self.stop_waiting()
-            && let Some(since) = self.since
+            && let Some(since) = self.since.get()
         {
             let now = self.endpoint.now();
             self.endpoint.member().given_up(now.saturating_sub(since), now);

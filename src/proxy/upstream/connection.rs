@@ -150,7 +150,8 @@ impl Lease {
                 Ok(answer.map(AnswerBody::Http1))
             }
             Lent::Stream(stream) => {
-                let answer = stream.send(request).await?;
+                // It is large, and more requests go by HTTP/1.
+                let answer = Box::pin(stream.send(request)).await?;
                 Ok(answer.map(|body| AnswerBody::Http2(Box::new(body))))
             }
         }

@@ -132,13 +132,14 @@ impl EndpointPool {
         self.clock.now()
     }
 
-    /// It is no endpoint any more: idle connections close, those in use when their requests are
-    /// over, and who waits for one goes elsewhere.
-    pub(super) fn retire(&self) {
-        self.member.retire();
-        self.idle.borrow_mut().clear();
-        self.drop_unused();
-        self.room.notify_waiters();
+    /// One pool less has it. After the last one it is no endpoint any more: idle connections close,
+    /// those in use when their requests are over, and who waits for one goes elsewhere.
+    pub(super) fn leave(&self) {
+        if self.member.leave() {
+            self.idle.borrow_mut().clear();
+            self.drop_unused();
+            self.room.notify_waiters();
+        }
     }
 
     fn drop_unused(&self) {
@@ -167,7 +168,8 @@ impl EndpointPool {
             let now = self.clock.now();
             let asked = asked.get_or_insert(now);
             if self.may_connect() {
-                return match self.connect().await? {
+                // Few requests come here: the others should not carry its state.
+                return match Box::pin(self.connect()).await? {
                     Opened::Http1(connection) => Ok(self.lend(connection, None, Some(*asked))),
                     Opened::Http2(connection) => Ok(self.share(&connection, Some(*asked))),
                 };

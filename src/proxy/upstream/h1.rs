@@ -113,7 +113,7 @@ impl Connection {
         }
         if may_be_stale
             && let Ok(Switched { wire, .. }) = (&mut self.remains).await
-            && wire.socket().was_closed_before(RESET_PATIENCE).await
+            && Box::pin(wire.socket().was_closed_before(RESET_PATIENCE)).await
         {
             return Err(SendError::NeverTaken);
         }

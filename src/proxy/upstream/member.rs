@@ -65,6 +65,8 @@ pub(super) struct Member {
     pub(super) signals: Rc<Signals>,
     number: Cell<EndpointNumber>,
     health: Cell<Health>,
+    /// So many pools have it: two for as long as requests from before a reload last.
+    pools: Cell<usize>,
     /// It is no endpoint any more; what is under way may end.
     retired: Cell<bool>,
     in_flight: Cell<u32>,
@@ -91,6 +93,7 @@ impl Member {
             signals: Rc::clone(signals),
             number: Cell::new(seat.number),
             health: Cell::new(seat.health),
+            pools: Cell::new(0),
             retired: Cell::new(false),
             in_flight: Cell::new(0),
             waiting: Cell::new(0),
@@ -116,8 +119,16 @@ impl Member {
         }
     }
 
-    pub(super) fn retire(&self) {
-        self.retired.set(true);
+    /// One more pool has it.
+    pub(super) fn join(&self) {
+        self.pools.set(self.pools.get() + 1);
+    }
+
+    /// One pool less has it; whether it was the last one.
+    pub(super) fn leave(&self) -> bool {
+        self.pools.set(self.pools.get() - 1);
+        self.retired.set(self.pools.get() == 0);
+        self.retired.get()
     }
 
     pub(super) fn is_retired(&self) -> bool {
