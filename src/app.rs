@@ -140,6 +140,7 @@ pub fn start(compiled: Compiled, options: Options) -> anyhow::Result<Running> {
         .context("cannot start the admin server")?;
     let reloader = reload::Reloader {
         current: compiled,
+        refused: None,
         options,
         proxy: Arc::clone(&proxy),
         handle: control.handle.clone(),

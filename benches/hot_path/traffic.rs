@@ -5,9 +5,9 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use haldane::{
     measure::{Epoch, RecorderId},
     routing::{
-        Arm, Condition, Dials, FailedWhen, HeaderOps, HostPattern, Judged, KeySource, LiveTable,
-        RecorderGrid, RequestHead, Rewrite, Route, RouteTable, Salt, Service, ServiceDial,
-        ServiceId, TableParts, Upgrades, UpstreamId,
+        Arm, Condition, Dials, Facts, FailedWhen, HeaderOps, HostPattern, Judged, KeySource,
+        LiveTable, RecorderGrid, RequestHead, Rewrite, Route, RouteTable, Salt, Service,
+        ServiceDial, ServiceId, TableParts, Upgrades, UpstreamId,
     },
 };
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -32,6 +32,7 @@ impl Requests {
             query: Some("page=2&sort=price&ref=newsletter"),
             headers,
             client_ip: *client_ip,
+            learned: None,
         }
     }
 
@@ -155,6 +156,7 @@ pub(crate) fn parts(routes: Vec<(Condition, Route)>, cohorts: Vec<Condition>) ->
         cohorts: named.map(|(number, is)| (format!("cohort-{number}").into(), is)).collect(),
         routes,
         upstreams: Vec::new(),
+        facts: Facts::default(),
     }
 }
 

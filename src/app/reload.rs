@@ -2,7 +2,8 @@
 //!
 //! Asked for by a change of the file, by SIGHUP, or by the admin API. A thread of its own compiles;
 //! the control thread puts in force. Certificates that change while the configuration stays are
-//! exchanged one by one: connections live on with those that they began with.
+//! exchanged one by one: connections live on with those that they began with. Databases of countries
+//! and keys of tokens that change make a new table of the same configuration.
 
 use std::{io, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
@@ -19,12 +20,15 @@ use crate::{
     proxy::{self, Proxy},
     rollout::{Handle, NewConfig},
     shutdown,
+    tls::Source,
 };
 
 /// Puts new configurations in force.
 pub(super) struct Reloader {
     /// The configuration in force.
     pub(super) current: Compiled,
+    /// What is wrong with the file, if it was refused last.
+    pub(super) refused: Option<String>,
     pub(super) options: Options,
     pub(super) proxy: Arc<Proxy>,
     pub(super) handle: Handle,
@@ -51,9 +55,10 @@ impl Reloader {
         let watch = path.map(|path| config::Watch::since(path, text)).transpose()?;
         let serve = async move {
             let mut watch = watch;
-            let mut certificates = Certificates::default();
+            let (mut certificates, mut facts) = (Files::default(), Files::default());
             loop {
-                certificates.watch(&self.current);
+                certificates.watch(certificates_of(&self.current));
+                facts.watch(self.current.facts.sources());
                 tokio::select! {
                     biased;
                     _ = shutdown.wait() => return,
@@ -64,6 +69,7 @@ impl Reloader {
                     }
                     () = changed(&mut watch) => self.reload_quietly("a change of the file").await,
                     () = changed(&mut certificates.watch) => self.renew(),
+                    () = changed(&mut facts.watch) => self.renew_facts().await,
                     _ = hung_up(&mut hangup) => self.reload_quietly("SIGHUP").await,
                 }
             }
@@ -80,9 +86,13 @@ impl Reloader {
     async fn reload(&mut self, cause: &str) -> Result<(), Vec<String>> {
         let result = self.try_reload().await;
         match &result {
-            Ok(()) => tracing::info!(cause, hash = %self.current.hash, "configuration in force"),
+            Ok(()) => {
+                self.refused = None;
+                tracing::info!(cause, hash = %self.current.hash, "configuration in force");
+            }
             Err(problems) => {
                 let problems = problems.join("\n");
+                self.refused = Some(problems.clone());
                 tracing::error!(cause, %problems, "configuration refused; nothing was changed");
                 if let Err(error) = self.handle.reload_failed(problems) {
                     tracing::warn!(%error, "the control thread was not told");
@@ -115,6 +125,38 @@ impl Reloader {
         }
     }
 
+    /// Lets countries and claims come from what is in the files now. One that is of no use leaves
+    /// the one before in its place.
+    async fn renew_facts(&mut self) {
+        let (mut files, mut facts) =
+            (self.current.facts.clone(), self.current.routes.facts().clone());
+        for problem in files.renew(&mut facts) {
+            tracing::error!(%problem, "not exchanged: what was there before stays in force");
+        }
+        if facts == *self.current.routes.facts() {
+            return;
+        }
+        let mut routes = self.current.routes.clone();
+        routes.set_facts(facts);
+        let new = NewConfig {
+            routes: routes.clone(),
+            settings: self.current.rollout.clone(),
+            config_hash: self.current.hash.clone(),
+        };
+        if let Err(refused) = self.handle.apply(new).await {
+            tracing::error!(%refused, "countries and keys not exchanged");
+            return;
+        }
+        (self.current.routes, self.current.facts) = (routes, files);
+        tracing::info!("countries and keys exchanged");
+        // The file of the configuration is as wrong as before.
+        if let Some(problems) = &self.refused
+            && let Err(error) = self.handle.reload_failed(problems.clone())
+        {
+            tracing::warn!(%error, "the control thread was not told");
+        }
+    }
+
     async fn try_reload(&mut self) -> Result<(), Vec<String>> {
         let Some(path) = &self.options.config_path else {
             return Err(vec!["this proxy runs without a configuration file".to_owned()]);
@@ -143,19 +185,18 @@ impl Reloader {
     }
 }
 
-/// The watch over the files of certificates.
+/// A watch over files that the configuration names.
 #[derive(Default)]
-struct Certificates {
+struct Files {
     paths: Vec<PathBuf>,
     watch: Option<config::Watch>,
 }
 
-impl Certificates {
-    /// Watches those of a configuration, unless they are watched already: then a change that was
-    /// seen and could not be used is not told again.
-    fn watch(&mut self, compiled: &Compiled) {
-        let tls = compiled.proxy.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        let sources: Vec<_> = tls.flat_map(proxy::ListenerTls::sources).collect();
+impl Files {
+    /// Watches these, unless they are watched already: then a change that was seen and could not
+    /// be used is not told again.
+    fn watch<'s>(&mut self, sources: impl Iterator<Item = &'s Source>) {
+        let sources: Vec<_> = sources.collect();
         let paths: Vec<_> = sources.iter().map(|source| source.path.clone()).collect();
         if paths == self.paths {
             return;
@@ -164,11 +205,16 @@ impl Certificates {
             None
         } else {
             config::Watch::sources(sources)
-                .inspect_err(|error| tracing::error!(%error, "certificates are not watched"))
+                .inspect_err(|error| tracing::error!(%error, ?paths, "files are not watched"))
                 .ok()
         };
         self.paths = paths;
     }
+}
+
+fn certificates_of(compiled: &Compiled) -> impl Iterator<Item = &Source> {
+    let tls = compiled.proxy.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    tls.flat_map(proxy::ListenerTls::sources)
 }
 
 /// Ready when the file has changed; never, where there is none or its watch has ended.

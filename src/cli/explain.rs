@@ -1,10 +1,19 @@
 //! `haldane explain`: which route, cohort and arm a request would get, and why. Asks no running
 //! proxy: the weights are those of the first stages of the plans.
 
-use std::{fmt::Write as _, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    net::IpAddr,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use clap::Args;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header::HOST};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    header::{AUTHORIZATION, HOST},
+};
 use serde::Serialize;
 
 use super::{
@@ -14,8 +23,8 @@ use super::{
 use crate::{
     config::{self, Compiled},
     routing::{
-        Assignment, BUCKETS, CohortId, KeySource, RequestHead, Service, ServiceDial, assign,
-        bucket, normalise_host, normalise_path,
+        Assignment, BUCKETS, Claims, CohortId, Facts, KeySource, Learned, RequestHead, Service,
+        ServiceDial, TokenProblem, VerifiedTokens, assign, bucket, normalise_host, normalise_path,
     },
 };
 
@@ -65,6 +74,12 @@ struct Explanation {
     host: String,
     /// The normalised path that was matched.
     path: String,
+    /// The client's country; left out where the configuration has no `geo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    country: Option<Country>,
+    /// What the token says; left out where the configuration has no `jwt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<Token>,
     /// The route, if any matches.
     route: Option<String>,
     service: Option<String>,
@@ -79,6 +94,37 @@ struct Explanation {
     weights: Vec<ArmWeight>,
     /// Whether such a request is left out of the evidence.
     left_out: bool,
+}
+
+/// Two letters, or null where it is not known.
+#[derive(Debug, PartialEq, Serialize)]
+struct Country(Option<String>);
+
+/// A token as conditions see it.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Token {
+    /// The texts of each claim.
+    Claims(BTreeMap<String, Vec<String>>),
+    /// Why it has none.
+    Invalid(String),
+    /// There is none.
+    Missing,
+}
+
+impl Token {
+    fn text(&self) -> String {
+        match self {
+            Self::Claims(claims) => {
+                let claim = |(name, texts): (&String, &Vec<String>)| {
+                    format!("{name}: {}", texts.join(" | "))
+                };
+                claims.iter().map(claim).collect::<Vec<_>>().join(", ")
+            }
+            Self::Invalid(why) => format!("none: the token is not valid, {why}"),
+            Self::Missing => "none: there is no token".to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -96,6 +142,12 @@ impl Explanation {
             let _ = writeln!(text, "{what:<9}{value}");
         };
         line("request", &format!("host `{}`, path `{}`", self.host, self.path));
+        if let Some(Country(country)) = &self.country {
+            line("country", country.as_deref().unwrap_or("not known"));
+        }
+        if let Some(token) = &self.token {
+            line("claims", &token.text());
+        }
         let (Some(route), Some(service)) = (&self.route, &self.service) else {
             line("route", "none matches: the answer is 404");
             return text;
@@ -128,6 +180,9 @@ fn explain(compiled: &Compiled, arguments: &Arguments) -> Result<Explanation, Fa
     };
     let path = normalise_path(arguments.url.path())
         .map_err(|error| usage(format!("the URL: {error}; the proxy would answer 400")))?;
+    let table = &compiled.routes;
+    let verified = VerifiedTokens::default();
+    let learned = Learned::new(table.facts(), &verified, unix_seconds);
     let head = RequestHead {
         method: &arguments.method,
         host: &host,
@@ -135,12 +190,14 @@ fn explain(compiled: &Compiled, arguments: &Arguments) -> Result<Explanation, Fa
         query: arguments.url.query(),
         headers: &headers,
         client_ip: arguments.client_ip,
+        learned: Some(&learned),
     };
-    let table = &compiled.routes;
     let cohort = table.cohort(&head);
     let mut explanation = Explanation {
         host: head.host.to_owned(),
         path: head.path.to_owned(),
+        country: country(table.facts(), arguments.client_ip),
+        token: token(table.facts(), &headers),
         route: None,
         service: None,
         cohort: table.cohort_name(cohort).to_owned(),
@@ -157,6 +214,30 @@ fn explain(compiled: &Compiled, arguments: &Arguments) -> Result<Explanation, Fa
         explain_arm(&mut explanation, table.service(route.service), &weights, cohort, &head);
     }
     Ok(explanation)
+}
+
+fn country(facts: &Facts, client_ip: IpAddr) -> Option<Country> {
+    let countries = facts.countries.as_ref()?;
+    Some(Country(countries.country(client_ip).map(|country| country.to_string())))
+}
+
+fn token(facts: &Facts, headers: &HeaderMap) -> Option<Token> {
+    let tokens = facts.tokens.as_ref()?;
+    let Some(authorization) = headers.get(AUTHORIZATION) else { return Some(Token::Missing) };
+    Some(match tokens.verify(authorization.as_bytes(), unix_seconds()) {
+        Ok((claims, _)) => Token::Claims(by_name(&claims)),
+        Err(TokenProblem::NoToken) => Token::Missing,
+        Err(problem) => Token::Invalid(problem.to_string()),
+    })
+}
+
+fn by_name(claims: &Claims) -> BTreeMap<String, Vec<String>> {
+    let texts = |texts: &[Box<str>]| texts.iter().map(|text| text.to_string()).collect();
+    claims.iter().map(|(name, all)| (name.to_owned(), texts(all))).collect()
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The weights of the canaries at the first stage of their plans, as far as they fit.
@@ -253,6 +334,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    #[cfg(feature = "jwt")]
+    use crate::routing::{TokenRules, Tokens};
 
     const FILE: &str = r#"
 version: 1
@@ -360,6 +443,53 @@ routes:
         evidence left out, since the request is forced to its arm
         ");
         assert_eq!(explained(&chosen).arm.as_deref(), Some("v2"), "not believed: the pin holds");
+    }
+
+    #[cfg(feature = "geo")]
+    #[test]
+    fn the_country_is_shown_where_it_is_configured() {
+        let tests = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/c.yaml");
+        let geo = "cohorts:\n  - { name: german, match: { country: DE } }\n";
+        let file = FILE.replace("cohorts:\n", geo) + "geo: { database: country-de.mmdb }\n";
+        let compiled = config::compile_text(&file, &tests, &|_| None).unwrap();
+        let from = |address| {
+            let line = ["explain", "GET", "http://a.example/", "--client-ip", address];
+            explain(&compiled, &Line::try_parse_from(line).unwrap().arguments).unwrap()
+        };
+        let german = from("203.0.113.7");
+        assert_eq!(german.cohort, "german");
+        assert!(german.text().contains("\ncountry  DE\n"), "{}", german.text());
+        assert_eq!(serde_json::json!(german)["country"], "DE");
+        let other = from("192.0.2.7");
+        assert_eq!(other.cohort, "default");
+        assert!(other.text().contains("\ncountry  not known\n"), "{}", other.text());
+        assert!(serde_json::json!(other)["country"].is_null());
+    }
+
+    #[cfg(feature = "jwt")]
+    #[test]
+    fn claims_are_shown_or_why_there_are_none() {
+        let rules = TokenRules { issuer: "i".to_owned(), audience: None };
+        let keys = br#"{"keys":[{"kty":"EC","crv":"P-256",
+            "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+        let tokens = Tokens::new(keys, rules).unwrap();
+        let facts = Facts { tokens: Some(std::sync::Arc::new(tokens)), ..Facts::default() };
+        let shown = |authorization: Option<&'static str>| {
+            let field = |value| (AUTHORIZATION, HeaderValue::from_static(value));
+            token(&facts, &authorization.map(field).into_iter().collect()).unwrap()
+        };
+        assert_eq!(shown(None), Token::Missing);
+        assert_eq!(shown(Some("Basic dTpw")), Token::Missing);
+        let why =
+            "none: the token is not valid, it is malformed, or asks for what is not understood";
+        assert_eq!(shown(Some("Bearer a.b.c")).text(), why);
+        let claims = |name: &str, texts: &[&str]| {
+            (name.to_owned(), texts.iter().map(|text| (*text).to_owned()).collect())
+        };
+        let token = Token::Claims([claims("tier", &["gold"]), claims("a", &["1", "2"])].into());
+        assert_eq!(token.text(), "a: 1 | 2, tier: gold");
+        assert_eq!(super::token(&Facts::default(), &HeaderMap::new()), None);
     }
 
     #[test]

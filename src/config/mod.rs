@@ -6,6 +6,7 @@
 //! applies a configuration; that is the control thread's.
 
 mod compile;
+mod facts;
 mod file;
 mod given;
 mod interpolate;
@@ -31,6 +32,7 @@ use std::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+pub use facts::{FactFiles, FactsProblem};
 pub use problem::{Problem, Problems};
 pub use reload::needs_restart;
 pub use scenario::{Cell, compile_scenario};
@@ -53,34 +55,13 @@ pub struct Compiled {
     pub rollout: rollout::Settings,
     /// Admin server.
     pub admin: admin::Settings,
-    /// Parts that are understood and not yet in force.
-    pub later: Later,
+    /// The files that countries and claims come from.
+    pub facts: FactFiles,
     /// SHA-256 of the file's content and of what its variables came to, in hex: names this
     /// configuration in the journal and in metrics.
     pub hash: String,
-    /// What an operator should think about, one sentence each; among them the parts that are not
-    /// yet in force.
+    /// What an operator should think about, one sentence each.
     pub advice: Vec<String>,
-}
-
-/// Parts of a configuration whose machinery is still to come.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Later {
-    /// The database of countries by address.
-    pub geo_database: Option<PathBuf>,
-    /// How JSON Web Tokens are verified.
-    pub jwt: Option<Jwt>,
-}
-
-/// How JSON Web Tokens are verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Jwt {
-    /// The file with the keys.
-    pub jwks: PathBuf,
-    /// Who must have issued a token.
-    pub issuer: Option<String>,
-    /// For whom it must have been issued.
-    pub audience: Option<String>,
 }
 
 /// Reads and compiles a file. `env` looks up the variables of `${NAME}`.

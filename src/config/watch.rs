@@ -2,16 +2,17 @@
 //! told loads them.
 //!
 //! Directories are watched, since editors and `mv` put a new file in the place of the old one; and
-//! the content is compared every two seconds, since a bind mount or a link to elsewhere may change
+//! the files are looked at every two seconds, since a bind mount or a link to elsewhere may change
 //! without any event in the directory. Events only make the comparison come sooner.
 
 use std::{
     collections::BTreeSet,
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
@@ -19,7 +20,6 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher, event
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::MAX_BYTES;
 use crate::tls::Source;
 
 /// How often the content is compared without any event.
@@ -132,15 +132,22 @@ struct Watched {
     seen: Seen,
     /// Whether nothing was there at the last look.
     gone: bool,
+    /// What the file system said when the content was compared last.
+    stamp: Option<Stamp>,
 }
 
 impl Watched {
     fn new(path: &Path, seen: Seen) -> Self {
-        Self { path: path.to_owned(), seen, gone: false }
+        Self { path: path.to_owned(), seen, gone: false, stamp: None }
     }
 
     /// Looks again. Whether what is there is something else.
     fn has_changed(&mut self) -> bool {
+        let stamp = Stamp::of(&self.path);
+        if stamp.is_some() && stamp == self.stamp {
+            return false;
+        }
+        self.stamp = stamp;
         let now = Seen::of(&self.path);
         // Between the two steps of a replacement there is no file; one that stays away is told.
         let just_gone = now == Seen::Nothing && !self.gone;
@@ -150,6 +157,31 @@ impl Watched {
         }
         self.seen = now;
         true
+    }
+}
+
+/// What the file system says about content that is the same as long as this is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of a file that has been quiet for a while. Just after a change another one may
+    /// come that leaves no trace, since the clocks of file systems are coarse.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).ok()?);
+        let quiet = SystemTime::now().duration_since(changed).ok()?;
+        (quiet > POLL).then(|| Self {
+            file: (metadata.dev(), metadata.ino()),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
     }
 }
 
@@ -164,13 +196,22 @@ enum Seen {
 
 impl Seen {
     fn of(path: &Path) -> Self {
-        let mut bytes = Vec::new();
-        // One byte more than is ever loaded, so that growing beyond the bound is a change.
-        let read =
-            File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
-        match read {
-            Ok(_) => Self::Content(Sha256::digest(&bytes).into()),
+        match digest(path) {
+            Ok(digest) => Self::Content(digest),
             Err(_) => Self::Nothing,
+        }
+    }
+}
+
+/// The SHA-256 of a file, which may be too large for memory.
+fn digest(path: &Path) -> io::Result<[u8; 32]> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
+            length => hash.update(&buffer[..length]),
         }
     }
 }
@@ -211,8 +252,6 @@ fn settle(woken: &Receiver<()>) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use tempfile::TempDir;
 
     use super::*;

@@ -1,6 +1,6 @@
 //! The worker's sense of time: moments as durations since the process started.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -17,6 +17,11 @@ impl Clock {
     pub(super) fn now(&self) -> Duration {
         self.0.elapsed()
     }
+}
+
+/// Seconds since 1970, for what was signed elsewhere; 0 before.
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Microseconds of a duration, saturating at about 71 minutes.

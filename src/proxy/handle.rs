@@ -13,6 +13,7 @@ use hyper::{
 
 use super::{
     body::{CallEnd, RequestBody, ResponseBody, Stall, Upload},
+    clock::unix_seconds,
     connection::{ConnectionState, InFlight},
     error::ProxyError,
     forward::{self, Exchange, Patience},
@@ -27,7 +28,8 @@ use super::{
     worker::{View, Worker},
 };
 use crate::routing::{
-    self, Arm, ArmIndex, Assignment, CohortId, Harm, Judged, RequestHead, Route, RouteId, Service,
+    self, Arm, ArmIndex, Assignment, CohortId, Harm, Judged, Learned, RequestHead, Route, RouteId,
+    Service,
 };
 
 pub(super) const BASELINE: ArmIndex = ArmIndex(0);
@@ -287,6 +289,7 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
     let view = client.worker.view();
     let table = &view.table;
     let trusted = &client.settings.trusted_proxies;
+    let learned = Learned::new(table.routes.facts(), &client.worker.verified_tokens, unix_seconds);
     let head = RequestHead {
         method: &parts.method,
         host: target.host_name(),
@@ -298,6 +301,7 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
             (true, false) => headers::client_ip(client.peer, trusted, &parts.headers),
             (true, true) => headers::client_ip_by_standard(client.peer, trusted, &parts.headers),
         },
+        learned: Some(&learned),
     };
     let route = table.routes.route(&head).ok_or(ProxyError::NoRoute)?;
     let cohort = table.routes.cohort(&head);

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     measure::{Batch, Event, ShedReason, Tick, UpstreamConnections, WorkerReport},
-    routing::{LiveTable, ServiceId, Upstream, UpstreamId},
+    routing::{LiveTable, ServiceId, Upstream, UpstreamId, VerifiedTokens},
 };
 
 /// The worker's end of the channels to the control thread.
@@ -94,6 +94,7 @@ pub(super) struct Worker {
     pub(super) draining: Cell<bool>,
     pub(super) accept_pauses: Cell<u64>,
     pub(super) probes: Probes,
+    pub(super) verified_tokens: VerifiedTokens,
     rosters: watch::Receiver<Arc<Rosters>>,
     grounds: Grounds,
     table: RefCell<Cache<Arc<ArcSwap<LiveTable>>, Arc<LiveTable>>>,
@@ -128,6 +129,7 @@ impl Worker {
             draining: Cell::new(false),
             accept_pauses: Cell::new(0),
             probes: Probes::default(),
+            verified_tokens: VerifiedTokens::default(),
             rosters,
             grounds,
             table: RefCell::new(Cache::new(Arc::clone(table))),

@@ -71,6 +71,7 @@ impl World {
             cohorts: self.cohorts.iter().map(|name| (Arc::from(*name), all())).collect(),
             services,
             upstreams: vec![upstream],
+            facts: Default::default(),
         })
     }
 

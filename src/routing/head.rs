@@ -1,8 +1,10 @@
-//! What routing may look at: the head of a request, borrowed.
+//! What routing may look at: the head of a request, borrowed, and what is learned about it.
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, Method};
+
+use super::Learned;
 
 /// The head of a request as routing sees it.
 #[derive(Clone, Copy, Debug)]
@@ -19,4 +21,6 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
     /// The client's address, after the listener's trusted proxies.
     pub client_ip: IpAddr,
+    /// What is known beyond the head; where left out, neither a country nor claims.
+    pub learned: Option<&'a Learned<'a>>,
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    CohortId, Condition, RequestHead, Route, RouteId, Service, ServiceId, Upstream, UpstreamId,
-    precedence::conjunctions, predicate::Predicate, rows::Rows, tree::RouteTree,
+    CohortId, Condition, Facts, RequestHead, Route, RouteId, Service, ServiceId, Upstream,
+    UpstreamId, precedence::conjunctions, predicate::Predicate, rows::Rows, tree::RouteTree,
 };
 
 /// What a table is made of.
@@ -18,6 +18,8 @@ pub struct TableParts {
     pub services: Vec<Service>,
     /// Upstreams.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Where countries and claims come from.
+    pub facts: Facts,
 }
 
 /// Routes, cohorts, services and upstreams, compiled.
@@ -37,7 +39,8 @@ impl RouteTable {
     /// Routes are found by host and path in a time that does not grow with their number. Cohorts
     /// are asked all at once, each attribute of the request read once; a condition costs more only
     /// where it holds a regular expression, a share of keys, or an `any` or `not` over several
-    /// attributes, and only for requests that fulfil the rest of its route or cohort.
+    /// attributes, or a country or a claim, and only for requests that fulfil the rest of its route
+    /// or cohort.
     #[must_use]
     pub fn new(parts: TableParts) -> Self {
         let routes: Vec<Condition> =
@@ -116,6 +119,17 @@ impl RouteTable {
     #[must_use]
     pub fn upstream(&self, id: UpstreamId) -> &Arc<Upstream> {
         &self.parts.upstreams[id.0 as usize]
+    }
+
+    /// Where countries and claims come from.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.parts.facts
+    }
+
+    /// Lets countries and claims come from elsewhere, before the table is stored.
+    pub fn set_facts(&mut self, facts: Facts) {
+        self.parts.facts = facts;
     }
 
     /// The name of a cohort; `default` for 0.

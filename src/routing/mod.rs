@@ -4,6 +4,7 @@
 
 mod table;
 
+mod facts;
 mod head;
 mod host;
 mod path;
@@ -35,6 +36,10 @@ pub use assignment::{Assignment, assign, bucket};
 pub use balancing::{Balancing, Eject, HealthCheck, HealthQuestion, Policy};
 pub use condition::{Condition, Device, HostPattern, ValueMatch};
 pub use dial::{BUCKETS, Dials, ServiceDial};
+pub use facts::{
+    Claims, Countries, CountriesProblem, Country, Facts, KeysProblem, Learned, TokenProblem,
+    TokenRules, Tokens, VerifiedTokens,
+};
 pub use head::RequestHead;
 pub use host::{HostProblem, normalise_host};
 pub use matcher::{RouteTable, TableParts};

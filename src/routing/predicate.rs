@@ -22,7 +22,16 @@ pub(super) enum Predicate {
     Any(Box<[Predicate]>),
     Not(Box<Predicate>),
     Leaf(Attribute, Test),
+    Learned(Fact, Test),
     Percent(Box<Share>),
+}
+
+/// What is known about a request beyond its head. It costs more than to read an attribute, so no
+/// table has it: it is asked for last, and only of what everything else has left.
+#[derive(Clone, Debug)]
+pub(super) enum Fact {
+    Country,
+    Claim(Box<str>),
 }
 
 /// A share of the keys.
@@ -64,6 +73,8 @@ pub(super) enum Test {
 pub(super) enum Value<'a> {
     Absent,
     Text(Cow<'a, [u8]>),
+    /// Each of them; a test holds if it holds for one.
+    Texts(&'a [Box<str>]),
     /// All texts that begin so, and equal nothing that any test names.
     TextLike(&'a [u8]),
     /// All texts that end so, and equal nothing that any test names.
@@ -74,9 +85,6 @@ pub(super) enum Value<'a> {
 
 impl Predicate {
     /// Compiles a condition in normal form.
-    ///
-    /// Nothing tells a request's country or verifies its claims: both are always absent, and a
-    /// condition on them is false unless it asks for absence.
     pub(super) fn of(condition: &Condition) -> Self {
         let all_of = |conditions: &[Condition]| conditions.iter().map(Self::of).collect();
         match condition {
@@ -110,11 +118,13 @@ impl Predicate {
             Condition::Device(kinds) => {
                 Self::Leaf(Attribute::Device, Test::Devices(DeviceSet::of(kinds)))
             }
-            Condition::Country(_) => Self::Any(Box::default()),
-            Condition::JwtClaim(_, value) if Test::of(value).holds(&Value::Absent) => {
-                Self::All(Box::default())
+            Condition::Country(countries) => Self::Learned(
+                Fact::Country,
+                exact(countries.iter().map(|country| country.as_bytes())),
+            ),
+            Condition::JwtClaim(name, value) => {
+                Self::Learned(Fact::Claim(name.as_ref().into()), Test::of(value))
             }
-            Condition::JwtClaim(..) => Self::Any(Box::default()),
             Condition::Percent { share_bp, by, salt } => Self::Percent(Box::new(Share {
                 share_bp: *share_bp,
                 by: by.as_slice().into(),
@@ -130,6 +140,7 @@ impl Predicate {
             Self::Any(any) => any.iter().any(|predicate| predicate.holds(head)),
             Self::Not(inner) => !inner.holds(head),
             Self::Leaf(attribute, test) => test.holds(&attribute.read(head)),
+            Self::Learned(fact, test) => test.holds(&fact.learn(head)),
             Self::Percent(share) => key_hash(&share.by, share.salt, head)
                 .is_some_and(|hash| bucket(hash) < share.share_bp),
         }
@@ -142,12 +153,12 @@ impl Predicate {
             Self::Any(any) => any.iter().any(|predicate| predicate.holds_for(value)),
             Self::Not(inner) => !inner.holds_for(value),
             Self::Leaf(_, test) => test.holds(value),
-            Self::Percent(_) => false,
+            Self::Learned(..) | Self::Percent(_) => false,
         }
     }
 
     /// The one attribute that decides it, where there is one and classes of its values can be
-    /// named: neither a regular expression nor a share of the keys is in it.
+    /// named: no regular expression, no fact and no share of the keys is in it.
     pub(super) fn only_attribute(&self) -> Option<&Attribute> {
         match self {
             Self::All(parts) | Self::Any(parts) => {
@@ -159,7 +170,7 @@ impl Predicate {
                     .then_some(attribute)
             }
             Self::Not(inner) => inner.only_attribute(),
-            Self::Leaf(_, Test::Regex(_)) | Self::Percent(_) => None,
+            Self::Leaf(_, Test::Regex(_)) | Self::Learned(..) | Self::Percent(_) => None,
             Self::Leaf(attribute, _) => Some(attribute),
         }
     }
@@ -172,7 +183,7 @@ impl Predicate {
             }
             Self::Not(inner) => inner.for_each_test(visit),
             Self::Leaf(_, test) => visit(test),
-            Self::Percent(_) => {}
+            Self::Learned(..) | Self::Percent(_) => {}
         }
     }
 }
@@ -234,6 +245,9 @@ impl Test {
             }
             (Self::Devices(wanted), Value::Devices(found)) => wanted.meets(*found),
             (_, Value::Text(text)) => self.holds_for_text(text),
+            (_, Value::Texts(texts)) => {
+                texts.iter().any(|text| self.holds_for_text(text.as_bytes()))
+            }
             (Self::Prefix(prefixes), Value::TextLike(start)) => {
                 prefixes.iter().any(|prefix| start.starts_with(prefix))
             }
@@ -271,6 +285,21 @@ impl Attribute {
             Self::Cookie(name) => text(cookie(head.headers, name)),
             Self::Query(name) => parameter(head.query, name).map_or(Value::Absent, Value::Text),
             Self::Device => Value::Devices(devices(head.headers)),
+        }
+    }
+}
+
+impl Fact {
+    fn learn<'a>(&self, head: &RequestHead<'a>) -> Value<'a> {
+        let Some(learned) = head.learned else { return Value::Absent };
+        match self {
+            Self::Country => learned
+                .country(head.client_ip)
+                .map_or(Value::Absent, |country| Value::Text(Cow::Borrowed(country.as_bytes()))),
+            Self::Claim(name) => learned
+                .claims(head.headers)
+                .and_then(|claims| claims.get(name))
+                .map_or(Value::Absent, Value::Texts),
         }
     }
 }

@@ -2,8 +2,8 @@
 //! that some row reads, tables made beforehand give the mask of the rows that a value leaves alive.
 //! A request reads each attribute once, masks are combined, and the first row that is alive wins.
 //!
-//! What cannot be tabled (regular expressions, shares of keys, `any` and `not` over several
-//! attributes) is the row's remainder, asked only of rows that are alive, in their order.
+//! What cannot be tabled (regular expressions, countries and claims, shares of keys, `any` and `not`
+//! over several attributes) is the row's remainder, asked only of rows that are alive, in their order.
 
 use std::borrow::Cow;
 

@@ -105,6 +105,7 @@ fn assigned(routes: &RouteTable, user: &str, epoch: Epoch) -> (u64, RecorderId) 
         query: None,
         headers: &headers,
         client_ip: [127, 0, 0, 1].into(),
+        learned: None,
     };
     let dial = dial(routes, epoch.number());
     let assignment = assign(&routes.services()[0], &dial, CohortId(0), &head, 0);

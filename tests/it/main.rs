@@ -10,6 +10,8 @@ mod balance;
 mod command_line;
 mod edge;
 mod events;
+#[cfg(all(feature = "geo", feature = "jwt"))]
+mod facts;
 mod forward;
 mod grpc;
 mod h2;

@@ -28,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "measure", "judge", "shutdown", "plot", "routing", "proxy", "rollout", "admin",
+            "measure", "judge", "shutdown", "plot", "tls", "routing", "proxy", "rollout", "admin",
             "config", "lab",
         ],
     ),

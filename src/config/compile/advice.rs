@@ -17,7 +17,6 @@ const NAMES_SHOWN: usize = 5;
 #[derive(Default)]
 pub(super) struct Notes {
     sentences: Vec<String>,
-    not_yet: Vec<(&'static str, Vec<String>)>,
     default_salts: Vec<String>,
 }
 
@@ -26,16 +25,6 @@ impl Compiling<'_, '_> {
     pub(super) fn advise(&self, spot: Spot, sentence: &str) {
         let path = self.reading.path(spot);
         self.notes.borrow_mut().sentences.push(format!("{path}: {sentence}"));
-    }
-
-    /// Notes that a part is understood but its machinery is not yet in force.
-    pub(super) fn not_yet(&self, part: &'static str, spot: Spot) {
-        let path = self.reading.path(spot);
-        let mut notes = self.notes.borrow_mut();
-        match notes.not_yet.iter_mut().find(|(known, _)| *known == part) {
-            Some((_, paths)) => paths.push(path),
-            None => notes.not_yet.push((part, vec![path])),
-        }
     }
 
     /// Notes a service whose keyed hash is salted by its own name.
@@ -89,12 +78,7 @@ pub(super) fn all(
     services: &[ServicePlan],
 ) -> Vec<String> {
     let notes = compiling.notes.take();
-    let mut advice = Vec::new();
-    for (part, paths) in &notes.not_yet {
-        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        advice.push(format!("not yet in force: {part} ({})", list(&paths)));
-    }
-    advice.extend(notes.sentences);
+    let mut advice = notes.sentences;
     let routes = file.routes.get().map_or(&[] as &[_], |routes| routes);
     let led_to: HashSet<&str> =
         routes.iter().filter_map(|route| Some(&*route.get()?.service.get()?.0)).collect();

@@ -97,12 +97,18 @@ fn one(matching: &file::Match, owner: &str, compiling: &Compiling<'_, '_>) -> Co
     );
     push(m.client_ip.get().is_some(), Condition::ClientIp(compiling.networks(&m.client_ip)));
     if m.country.get().is_some() {
-        compiling.not_yet("`country` in a match (no request has one)", m.country.spot());
+        if !compiling.has.geo {
+            let help = "write `geo: { database: country.mmdb }` at the top of the file";
+            compiling.problem_with_help(m.country.spot(), "no request has a country", help);
+        }
         push(true, Condition::Country(texts(&m.country, compiling, country)));
     }
     push(m.device.get().is_some(), Condition::Device(devices(&m.device, compiling)));
     if m.jwt_claim.get().is_some() {
-        compiling.not_yet("`jwt_claim` in a match (no request has one)", m.jwt_claim.spot());
+        if !compiling.has.jwt {
+            let help = "write `jwt: { jwks: keys.json, issuer: … }` at the top of the file";
+            compiling.problem_with_help(m.jwt_claim.spot(), "no request has a claim", help);
+        }
         push(
             true,
             tested(&m.jwt_claim, compiling, |name, _, value| {
@@ -342,7 +348,12 @@ mod tests {
         let reading = Reading::new(&|_| None);
         let matching = Given::<file::Match>::deserialize(At::root(&reading, &tree)).unwrap();
         let base = std::path::Path::new("/etc");
-        let compiling = Compiling { reading: &reading, base, notes: Default::default() };
+        let compiling = Compiling {
+            reading: &reading,
+            base,
+            has: Default::default(),
+            notes: Default::default(),
+        };
         let condition = compile(&matching, "owner", &compiling);
         assert!(!reading.has_problems());
         format!("{condition:?}")

@@ -2,6 +2,7 @@
 //! every problem where it stands, and goes on with a stand-in, so that one run finds them all.
 
 mod advice;
+mod facts;
 mod listener_tls;
 mod listeners;
 mod matching;
@@ -21,7 +22,7 @@ use std::{
 };
 
 use super::{
-    Compiled, Jwt, Later,
+    Compiled,
     file::File,
     given::Given,
     reading::{Reading, Spot},
@@ -42,7 +43,16 @@ struct Compiling<'a, 't> {
     reading: &'a Reading<'t>,
     /// The directory of the configuration file, absolute.
     base: &'a Path,
+    /// Whether the file says where countries come from, and what verifies tokens.
+    has: Has,
     notes: RefCell<advice::Notes>,
+}
+
+/// Sections that conditions rest on.
+#[derive(Clone, Copy, Default)]
+struct Has {
+    geo: bool,
+    jwt: bool,
 }
 
 impl Compiling<'_, '_> {
@@ -118,11 +128,12 @@ pub(super) fn compile(
     base: &Path,
     hash: String,
 ) -> Option<Compiled> {
-    let compiling = Compiling { reading, base, notes: RefCell::default() };
+    let has = Has { geo: !file.geo.is_absent(), jwt: !file.jwt.is_absent() };
+    let compiling = Compiling { reading, base, has, notes: RefCell::default() };
     check_version(file, &compiling);
     let listeners = listeners::compile(&file.listeners, &compiling);
     let admin = compile_admin(file, &compiling);
-    let later = compile_later(file, &compiling);
+    let (facts, fact_files) = facts::compile(file, &compiling);
     let mut upstreams = upstreams::Upstreams::compile(&file.upstreams, &compiling);
     let cohorts = matching::compile_cohorts(&file.cohorts, &compiling);
     let plans = rollouts::Plans::compile(&file.rollouts, &compiling);
@@ -138,7 +149,8 @@ pub(super) fn compile(
         return None;
     }
     let advice = advice::all(file, &compiling, &upstreams, &plans, &service_plans);
-    let parts = TableParts { routes, cohorts, services, upstreams: upstreams.into_list() };
+    let upstreams = upstreams.into_list();
+    let parts = TableParts { routes, cohorts, services, upstreams, facts };
     Some(Compiled {
         routes: RouteTable::new(parts),
         proxy: proxy::Settings { listeners, drain },
@@ -149,7 +161,7 @@ pub(super) fn compile(
             route_slos,
         },
         admin,
-        later,
+        facts: fact_files,
         hash,
         advice,
     })
@@ -201,27 +213,4 @@ fn compile_journal(file: &File, compiling: &Compiling<'_, '_>) -> rollout::Journ
         settings.max_size = size.0;
     }
     settings
-}
-
-fn compile_later(file: &File, compiling: &Compiling<'_, '_>) -> Later {
-    let mut later = Later::default();
-    if let Some((geo, spot)) = file.geo.located() {
-        if geo.database.is_absent() {
-            compiling.missing(spot, "database", "write `geo: { database: country.mmdb }`");
-        }
-        later.geo_database = compiling.path(&geo.database);
-        compiling.not_yet("countries by address", spot);
-    }
-    if let Some((jwt, spot)) = file.jwt.located() {
-        if jwt.jwks.is_absent() {
-            compiling.missing(spot, "jwks", "write `jwt: { jwks: keys.json }`");
-        }
-        later.jwt = compiling.path(&jwt.jwks).map(|jwks| Jwt {
-            jwks,
-            issuer: jwt.issuer.get().map(|issuer| issuer.0.clone()),
-            audience: jwt.audience.get().map(|audience| audience.0.clone()),
-        });
-        compiling.not_yet("JSON Web Tokens", spot);
-    }
-    later
 }

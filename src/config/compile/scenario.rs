@@ -37,7 +37,7 @@ pub(in crate::config) fn compile(
     reading: &Reading<'_>,
     base: &Path,
 ) -> Option<Scenario> {
-    let compiling = Compiling { reading, base, notes: Default::default() };
+    let compiling = Compiling { reading, base, has: Default::default(), notes: Default::default() };
     let default = Scenario::default();
     let (weighting, judge) = weighting::compile(written, &compiling);
     let mut scenario = Scenario {

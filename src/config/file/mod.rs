@@ -109,8 +109,8 @@ pub(super) struct Geo {
 pub(super) struct Jwt {
     /// A file with the keys, as a JSON Web Key Set.
     pub(super) jwks: Given<Text>,
-    /// Who must have issued a token; anyone where left out.
+    /// Who must have issued a token (`iss`).
     pub(super) issuer: Given<Text>,
-    /// For whom a token must have been issued; anyone where left out.
+    /// For whom a token must have been issued (`aud`); anyone where left out.
     pub(super) audience: Given<Text>,
 }

@@ -1,6 +1,8 @@
 //! The configuration from outside: texts in, what is compiled or complained of out.
 
 mod accepted;
+#[cfg(all(feature = "geo", feature = "jwt"))]
+mod facts;
 mod listener_tls;
 mod refused;
 mod shipped;

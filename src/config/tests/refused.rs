@@ -135,6 +135,7 @@ fn matches_that_make_no_sense_are_refused() {
     "#);
     insta::assert_snapshot!(matching("{ client_ip: 10.0.0.0/99, country: Germany, any: [] }"), @r"
     7:47 routes[0].match.client_ip: `10.0.0.0/99` is not an address or network (write it like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32)
+    7:69 routes[0].match.country: no request has a country (write `geo: { database: country.mmdb }` at the top of the file)
     7:69 routes[0].match.country: `Germany` is not a country (two letters as in ISO 3166-1, like DE)
     7:83 routes[0].match.any: an empty list: leave the key out, or say something
     ");

@@ -91,6 +91,7 @@ fn unit(service: &Service, dial: &ServiceDial, user: u32) -> u64 {
         query: None,
         headers: &headers,
         client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        learned: None,
     };
     assign(service, dial, CohortId(0), &head, 0).unit
 }

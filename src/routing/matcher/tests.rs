@@ -13,6 +13,8 @@ use crate::routing::{
     precedence::{HostKey, PathKey, Precedence, alternatives},
 };
 
+#[cfg(all(feature = "geo", feature = "jwt"))]
+mod learned;
 mod reference;
 
 fn texts(texts: &[&str]) -> Vec<Arc<str>> {
@@ -194,7 +196,7 @@ fn the_first_cohort_that_matches_wins_and_the_rest_is_default() {
 }
 
 #[test]
-fn a_country_is_unknown_and_a_claim_absent() {
+fn a_country_is_unknown_and_a_claim_absent_where_nothing_tells_them() {
     let country = Condition::Country(texts(&["DE"]));
     let claim = |value| Condition::JwtClaim("sub".into(), value);
     let request = Request::get("shop", "/");
