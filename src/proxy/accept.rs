@@ -36,6 +36,7 @@ use super::{
     listen::{Accepting, Listener, ListenerPlace},
     stream::{ClientStream, Socket},
     tunnel::Tunnel,
+    turns::Turns,
     worker::Worker,
 };
 use crate::{measure::ShedReason, shutdown};
@@ -288,7 +289,7 @@ async fn serve_h2(client: &Rc<Client>, stream: ClientStream) {
         .keep_alive_interval(H2_PING_EVERY)
         .keep_alive_timeout(H2_PING_TIMEOUT);
     let service = service_fn(|request| handle(Rc::clone(client), request));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Turns::new(stream)), service));
     let ended = poll_fn(|cx| {
         if client.state.poll_signal(cx).is_ready() {
             connection.as_mut().graceful_shutdown();

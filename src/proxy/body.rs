@@ -20,10 +20,11 @@ use hyper::body::Incoming;
 use super::{
     connection::InFlight,
     deadline::{Deadline, Deadlines},
+    grpc,
     observe::Observation,
     upstream::{AnswerBody, Chosen, Lease},
 };
-use crate::{measure::Outcome, routing::FailedWhen};
+use crate::measure::Outcome;
 
 /// Why a body ended before its end.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -32,12 +33,25 @@ pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Default)]
 pub(super) struct Upload {
     complete: Cell<bool>,
+    /// When it was complete, as of the last tick.
+    completed: Cell<Duration>,
     broken: Cell<bool>,
 }
 
 impl Upload {
     pub(super) fn complete(&self) -> bool {
         self.complete.get()
+    }
+
+    /// Since when the client's body is complete.
+    pub(super) fn complete_since(&self) -> Option<Duration> {
+        self.complete.get().then(|| self.completed.get())
+    }
+
+    fn note_complete(&self, now: Duration) {
+        if !self.complete.replace(true) {
+            self.completed.set(now);
+        }
     }
 
     /// Whether the client broke off its body.
@@ -124,11 +138,13 @@ impl Body for RequestBody {
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 stall.moved();
-                upload.complete.set(body.is_end_stream());
+                if body.is_end_stream() {
+                    upload.note_complete(stall.deadlines.coarse_now());
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                upload.complete.set(true);
+                upload.note_complete(stall.deadlines.coarse_now());
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
@@ -173,12 +189,18 @@ impl Body for RequestBody {
 pub(super) struct Stall {
     deadline: Option<Deadline>,
     deadlines: Rc<Deadlines>,
-    limit: Duration,
+    /// None: it may rest for as long as it likes.
+    limit: Option<Duration>,
 }
 
 impl Stall {
     pub(super) fn new(deadlines: &Rc<Deadlines>, limit: Duration) -> Self {
-        Self { deadline: None, deadlines: Rc::clone(deadlines), limit }
+        Self { deadline: None, deadlines: Rc::clone(deadlines), limit: Some(limit) }
+    }
+
+    /// Notices nothing: silence is what the two ends agreed on.
+    pub(super) fn never(deadlines: &Rc<Deadlines>) -> Self {
+        Self { deadline: None, deadlines: Rc::clone(deadlines), limit: None }
     }
 
     fn moved(&mut self) {
@@ -188,7 +210,8 @@ impl Stall {
     /// Ready when the body has not moved since the first call after the last frame, for the
     /// limit.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.deadline.get_or_insert_with(|| self.deadlines.within(self.limit));
+        let Some(limit) = self.limit else { return Poll::Pending };
+        let deadline = self.deadline.get_or_insert_with(|| self.deadlines.within(limit));
         deadline.poll_expired(cx).map(|_| ())
     }
 }
@@ -211,38 +234,32 @@ pub(super) struct Download {
     /// Counts it at its endpoint.
     pub(super) chosen: Option<Chosen>,
     pub(super) upload: Option<Rc<Upload>>,
-    pub(super) failed_when: GrpcFailures,
+    pub(super) statuses: grpc::Statuses,
     /// The end of the whole answer, for routes that are judged by the last byte.
     pub(super) total: Option<Deadline>,
+    /// The gRPC call that is answered.
+    pub(super) call: Option<CallEnd>,
     pub(super) stall: Stall,
     /// Keeps the connection counted as busy.
     pub(super) _in_flight: InFlight,
 }
 
-/// Which gRPC status codes in the trailers count as failures; none outside gRPC.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct GrpcFailures(u32);
-
-impl GrpcFailures {
-    pub(super) fn of(failed_when: &FailedWhen, headers: &HeaderMap) -> Self {
-        let grpc = headers
-            .get(http::header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        Self(if grpc { failed_when.grpc } else { 0 })
-    }
-
-    /// Whether these fields carry a `grpc-status` that counts as a failure.
-    pub(super) fn fails(self, fields: &HeaderMap) -> bool {
-        self.0 != 0
-            && fields
-                .get("grpc-status")
-                .and_then(|value| value.to_str().ok()?.parse::<u32>().ok())
-                .is_some_and(|code| code < 32 && self.0 >> code & 1 == 1)
-    }
+/// How a gRPC call ends that its client gives no more time.
+#[derive(Debug)]
+pub(super) struct CallEnd {
+    /// None: the client has all the time there is.
+    pub(super) deadline: Option<Deadline>,
+    pub(super) over: bool,
 }
 
 impl Download {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.is_over() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(trailers) = self.poll_call_over(cx) {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
         if let Some(total) = &mut self.total
             && total.poll_expired(cx).is_ready()
         {
@@ -252,15 +269,15 @@ impl Download {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.stall.moved();
-                if let Some(trailers) = frame.trailers_ref()
-                    && self.failed_when.fails(trailers)
-                    && let Some(observation) = &mut self.observation
-                {
-                    observation.fail();
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.judge(trailers);
                 }
                 if self.body.is_end_stream() {
                     self.complete();
-                } else if let Some(observation) = &mut self.observation {
+                } else if let Some(observation) = &mut self.observation
+                    // The trailers of a call are mostly there with its only message.
+                    && self.call.is_none()
+                {
                     observation.streams();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -283,6 +300,47 @@ impl Download {
                 Poll::Ready(Some(Err("the upstream's body does not move".into())))
             }
         }
+    }
+
+    /// Judges a gRPC call by the fields that carry its status.
+    fn judge(&mut self, fields: &HeaderMap) {
+        let failed = self.statuses.fail(fields);
+        if let Some(chosen) = &self.chosen
+            && self.call.is_some()
+        {
+            chosen.judged(failed);
+        }
+        if let Some(observation) = &mut self.observation {
+            if failed {
+                observation.fail();
+            } else if self.statuses.refuse(fields) {
+                observation.refuse();
+            }
+        }
+    }
+
+    /// Ends a gRPC call whose client gives it no more time, in the words in which its upstream
+    /// would. The upstream's stream is reset.
+    fn poll_call_over(&mut self, cx: &mut Context<'_>) -> Poll<Frame<Bytes>> {
+        let Some(CallEnd { deadline: Some(deadline), over }) = &mut self.call else {
+            return Poll::Pending;
+        };
+        ready!(deadline.poll_expired(cx));
+        *over = true;
+        let trailers =
+            grpc::status(grpc::Code::DeadlineExceeded, "the deadline of the call is over");
+        // The endpoint is not judged by how much time its clients give it.
+        self.chosen = None;
+        self.judge(&trailers);
+        self.lease = None;
+        if let Some(observation) = self.observation.take() {
+            observation.complete();
+        }
+        Poll::Ready(Frame::trailers(trailers))
+    }
+
+    fn is_over(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.over)
     }
 
     pub(super) fn complete(&mut self) {
@@ -327,7 +385,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local { body, .. } => body.is_end_stream(),
-            Self::Upstream(download) => download.body.is_end_stream(),
+            Self::Upstream(download) => download.is_over() || download.body.is_end_stream(),
         }
     }
 

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use super::{
     body::ResponseBody,
     connection::InFlight,
-    drill,
+    drill, grpc,
     upstream::{BrokenOff, ConnectError},
 };
 use crate::{
@@ -118,6 +118,38 @@ impl ProxyError {
             Self::Redirect(_) => "only https is served",
         };
         text.into()
+    }
+
+    /// The answer to a gRPC call: its status and nothing else.
+    pub(super) fn answer_call(&self, in_flight: InFlight) -> Response<ResponseBody> {
+        let mut response =
+            Response::new(ResponseBody::Local { body: Full::default(), _in_flight: in_flight });
+        *response.headers_mut() = grpc::status(self.code(), &format!("haldane: {}", self.text()));
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+        if let Self::Drill(harm) = self {
+            drill::mark(response.headers_mut(), *harm);
+        }
+        response
+    }
+
+    /// As gRPC maps HTTP to its own codes, but that a timeout is told from other failures.
+    fn code(&self) -> grpc::Code {
+        match self {
+            Self::BadRequest(_) | Self::Path(_) | Self::Host(_) | Self::Connect => {
+                grpc::Code::Internal
+            }
+            Self::NoRoute | Self::Redirect(_) => grpc::Code::Unimplemented,
+            Self::NoConnection(_)
+            | Self::Overload
+            | Self::Upstream(_)
+            | Self::Protocol(_)
+            | Self::Drill(Harm::Errors) => grpc::Code::Unavailable,
+            Self::Timeout | Self::Drill(Harm::Latency(_) | Harm::Hang) => {
+                grpc::Code::DeadlineExceeded
+            }
+            Self::Client => grpc::Code::Cancelled,
+        }
     }
 
     /// The answer: a line of text, with its length.

@@ -3,7 +3,13 @@
 //! A request goes out a second time only if the upstream cannot have taken the first: nothing of it
 //! was written, or the upstream had closed the connection before it arrived.
 
-use std::{pin::pin, rc::Rc};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts,
@@ -15,16 +21,22 @@ use tokio::task::spawn_local;
 
 use super::{
     body::{RequestBody, Upload},
-    deadline::Deadline,
+    clock::Clock,
+    deadline::{Deadline, Deadlines, Elapsed},
     error::ProxyError,
+    grpc,
     handle::Client,
     headers::{self, Forwarding},
     observe::Observation,
     target::Target,
     upgrade,
     upstream::{AnswerBody, Chosen, ConnectError, Lease, Lost, SendError, To},
+    worker::Worker,
 };
-use crate::routing::{Arm, Rewrite, Route, Service};
+use crate::{
+    measure::Tick,
+    routing::{Arm, Rewrite, Route, Service},
+};
 
 /// After this many failures on pooled connections a request gets a new connection.
 const POOLED_ATTEMPTS: u32 = 3;
@@ -47,6 +59,88 @@ pub(super) struct Way<'a> {
     pub(super) rescuer: Option<&'a Arm>,
     /// The protocol that the client wants to switch to.
     pub(super) upgrade: Option<HeaderValue>,
+}
+
+/// How long the head of an answer is waited for.
+#[derive(Debug)]
+pub(super) struct Patience {
+    deadline: Deadline,
+    call: Option<CallPatience>,
+}
+
+/// A gRPC call has the route's timeout from the end of its request on: until then its client, which
+/// may stream for hours, is not waiting.
+#[derive(Debug)]
+struct CallPatience {
+    timeout: Duration,
+    /// When its client gives up.
+    last: Option<Duration>,
+    deadlines: Rc<Deadlines>,
+    clock: Clock,
+}
+
+impl From<Deadline> for Patience {
+    fn from(deadline: Deadline) -> Self {
+        Self { deadline, call: None }
+    }
+}
+
+impl Patience {
+    /// With a request that arrived at `arrived`, on a route with this timeout.
+    pub(super) fn new(
+        worker: &Worker,
+        arrived: Duration,
+        timeout: Duration,
+        call: Option<grpc::Call>,
+    ) -> Self {
+        let (deadlines, clock) = (&worker.deadlines, worker.clock);
+        let last = call.and_then(|call| call.ends).map(|ends| ends.at);
+        let limit = last.map_or(timeout, |last| timeout.min(last.saturating_sub(arrived)));
+        let call =
+            call.map(|_| CallPatience { timeout, last, deadlines: Rc::clone(deadlines), clock });
+        Self { deadline: deadlines.after(arrived, limit), call }
+    }
+
+    /// Whether it was the client that gave no more time.
+    fn was_the_clients(&self) -> bool {
+        let call = self.call.as_ref();
+        call.is_some_and(|call| call.last.is_some_and(|last| last <= call.clock.now()))
+    }
+
+    /// Waits for `future`, which is about a request whose body comes by `upload`.
+    async fn bound<F: Future>(
+        &mut self,
+        upload: Option<&Upload>,
+        mut future: Pin<&mut F>,
+    ) -> Result<F::Output, Elapsed> {
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            loop {
+                let elapsed = ready!(self.deadline.poll_expired(cx));
+                let call = self.call.as_ref().zip(upload);
+                match call.and_then(|(call, upload)| call.longer(upload)) {
+                    Some(deadline) => self.deadline = deadline,
+                    None => return Poll::Ready(Err(elapsed)),
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl CallPatience {
+    /// The next deadline, unless the last one is over.
+    fn longer(&self, upload: &Upload) -> Option<Deadline> {
+        let now = self.clock.now();
+        // The moment is known to a tick.
+        let since = upload.complete_since().map_or(now, |since| since + Tick::LENGTH);
+        let at = since + self.timeout;
+        let at = self.last.map_or(at, |last| last.min(at));
+        let left = at.checked_sub(now).filter(|left| !left.is_zero())?;
+        Some(self.deadlines.after(now, left))
+    }
 }
 
 /// A request exchanged for the head of its answer.
@@ -219,9 +313,10 @@ pub(super) async fn exchange(
     mut to: To<'_>,
     mut request: Request<RequestBody>,
     upload: Option<Rc<Upload>>,
-    mut deadline: Deadline,
+    patience: impl Into<Patience>,
     mut observation: Option<&mut Observation>,
 ) -> Result<Exchange, Failure> {
+    let mut patience = patience.into();
     let mut attempts = 0;
     if let Some(observation) = &observation {
         observation.prepared();
@@ -246,7 +341,7 @@ pub(super) async fn exchange(
                 Err(error) => Err((Some(chosen), error)),
             }
         };
-        let leased = deadline.bound(pin!(leased)).await;
+        let leased = patience.bound(upload.as_deref(), pin!(leased)).await;
         let (mut chosen, mut lease) = match leased {
             Ok(Ok(leased)) => leased,
             Ok(Err((_, ConnectError::Retired))) => continue,
@@ -262,16 +357,19 @@ pub(super) async fn exchange(
             observation.waited(wait);
         }
         let copy = if lease.may_be_stale { Copy::of(&request) } else { None };
-        let sent = deadline.bound(pin!(lease.send(request))).await;
+        let sent = patience.bound(upload.as_deref(), pin!(lease.send(request))).await;
         let failure = match sent {
             Ok(Ok(response)) if response.status().is_informational() && !may_switch => {
                 return Err(SWITCHED.into());
             }
             Ok(Ok(response)) => {
                 chosen.answered();
+                let deadline = patience.deadline;
                 return Ok(Exchange { response, lease, upload, deadline, chosen });
             }
             Ok(Err(failure)) => failure,
+            // A client may give any endpoint too little time.
+            Err(_elapsed) if patience.was_the_clients() => return Err(ProxyError::Timeout.into()),
             Err(_elapsed) => {
                 chosen.failed();
                 return Err(ProxyError::Timeout.into());

@@ -12,11 +12,11 @@ use hyper::{
 };
 
 use super::{
-    body::{GrpcFailures, RequestBody, ResponseBody, Stall, Upload},
+    body::{CallEnd, RequestBody, ResponseBody, Stall, Upload},
     connection::{ConnectionState, InFlight},
     error::ProxyError,
-    forward::{self, Exchange},
-    headers,
+    forward::{self, Exchange, Patience},
+    grpc, headers,
     observe::{Observation, Observed},
     probe,
     second::SecondLook,
@@ -68,6 +68,8 @@ pub(super) struct Routed {
     pub(super) is_probe: bool,
     /// The stream of HTTP/2 that it came on, if that is to become a tunnel.
     pub(super) extended: Option<OnUpgrade>,
+    /// What it asks for as a gRPC call.
+    pub(super) call: Option<grpc::Call>,
 }
 
 impl Routed {
@@ -100,7 +102,8 @@ pub(super) fn handle(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     let in_flight = client.state.request();
-    let begun = begin(&client, request);
+    let call = grpc::Call::of(&request, client.worker.clock);
+    let begun = begin(&client, request, call);
     async move {
         let (error, in_flight) = match begun {
             Ok(underway) => match exchange(&client, underway, in_flight).await {
@@ -113,7 +116,9 @@ pub(super) fn handle(
             client.worker.shed(reason);
         }
         tracing::debug!(%error, status = error.status().as_u16(), "answered by the proxy");
-        Ok(secured(&client, error.answer(in_flight)))
+        let response =
+            if call.is_some() { error.answer_call(in_flight) } else { error.answer(in_flight) };
+        Ok(secured(&client, response))
     }
 }
 
@@ -127,7 +132,11 @@ fn secured(client: &Client, mut response: Response<ResponseBody>) -> Response<Re
 }
 
 /// From the head to a request that may be sent: target, route, cohort, arm, header rules.
-fn begin(client: &Client, mut request: Request<Incoming>) -> Result<Box<Underway>, ProxyError> {
+fn begin(
+    client: &Client,
+    mut request: Request<Incoming>,
+    call: Option<grpc::Call>,
+) -> Result<Box<Underway>, ProxyError> {
     let arrived = client.worker.clock.now();
     let extended = upgrade::of_http2(&mut request, || client.worker.coin());
     let (mut parts, body) = request.into_parts();
@@ -139,13 +148,13 @@ fn begin(client: &Client, mut request: Request<Incoming>) -> Result<Box<Underway
         headers::take_away(&mut parts.headers, &client.settings.reserved_fields);
         client.identify(&mut parts.headers);
     }
-    let mut routed = route(client, &parts, &target)?;
+    let mut routed = Routed { call, extended, ..route(client, &parts, &target)? };
     let upgrades = &routed.route().upgrades;
-    let upgrade = upgrade::asked(&parts, body.is_end_stream(), extended.is_some(), upgrades);
-    if extended.is_some() && upgrade.is_none() {
+    let may_switch = routed.extended.is_some();
+    let upgrade = upgrade::asked(&parts, body.is_end_stream(), may_switch, upgrades);
+    if may_switch && upgrade.is_none() {
         return Err(ProxyError::Connect);
     }
-    routed.extended = extended;
     if client.worker.probes.wanted()
         && !upgrade::is_set(&parts.headers)
         && body.is_end_stream()
@@ -153,14 +162,18 @@ fn begin(client: &Client, mut request: Request<Incoming>) -> Result<Box<Underway
     {
         become_probe(client, &mut routed);
     }
-    let observation = observe(client, &routed, arrived);
+    let mut observation = observe(client, &routed, arrived);
+    if let Some(ends) = call.and_then(|call| call.ends) {
+        let fails = routed.route().failed_when.grpc >> grpc::Code::DeadlineExceeded as u32 & 1 == 1;
+        observation.expires(ends.about, fails);
+    }
     let (route, service) = (routed.route(), routed.service());
     let arm = &service.arms[usize::from(routed.assignment.arm.0)];
     let (body, upload) = if body.is_end_stream() {
         (RequestBody::Empty, None)
     } else {
         let upload = Rc::new(Upload::default());
-        let stall = Stall::new(&client.worker.deadlines, client.settings.limits.body_timeout);
+        let stall = stall(client, call);
         (RequestBody::Client { body, upload: Rc::clone(&upload), stall }, Some(upload))
     };
     // What has switched cannot be sent again.
@@ -190,6 +203,15 @@ fn redirect(port: u16, target: &Target, uri: &Uri) -> ProxyError {
     match HeaderValue::from_str(&format!("https://{host}{port}{path}")) {
         Ok(location) => ProxyError::Redirect(location),
         Err(_) => ProxyError::BadRequest("the target is malformed"),
+    }
+}
+
+/// A gRPC call may be silent for as long as its ends like; pings tell whether they are there.
+fn stall(client: &Client, call: Option<grpc::Call>) -> Stall {
+    let deadlines = &client.worker.deadlines;
+    match call {
+        Some(_) => Stall::never(deadlines),
+        None => Stall::new(deadlines, client.settings.limits.body_timeout),
     }
 }
 
@@ -240,11 +262,11 @@ async fn exchange(
     let route = routed.route();
     let arm = &routed.service().arms[usize::from(routed.assignment.arm.0)];
     let limit = if routed.is_probe { probe::patience(route) } else { route.timeout };
-    let deadline = client.worker.deadlines.after(observation.arrived(), limit);
+    let patience = Patience::new(&client.worker, observation.arrived(), limit, routed.call);
     let pool = routed.view.pool(arm.upstream);
     let bodyless = upload.is_none();
     let attempt =
-        forward::exchange(To::any(pool), request, upload, deadline, Some(&mut observation)).await;
+        forward::exchange(To::any(pool), request, upload, patience, Some(&mut observation)).await;
     if replay.is_some() || retry.is_some() || routed.harm.is_some() {
         let (arrived, observation) = (observation.arrived(), Some(observation));
         let second = SecondLook { routed, attempt, arrived, observation, retry, replay, bodyless };
@@ -293,7 +315,8 @@ fn route(client: &Client, parts: &Parts, target: &Target) -> Result<Routed, Prox
     } else {
         table.asks.harm(service, assignment.arm, cohort, coin)
     };
-    Ok(Routed { view, route, cohort, assignment, harm, is_probe: false, extended: None })
+    let (is_probe, extended, call) = (false, None, None);
+    Ok(Routed { view, route, cohort, assignment, harm, is_probe, extended, call })
 }
 
 fn observe(client: &Client, routed: &Routed, arrived: Duration) -> Observation {
@@ -314,8 +337,8 @@ fn observe(client: &Client, routed: &Routed, arrived: Duration) -> Observation {
 
 /// Whether the head of an answer counts as a failure.
 pub(super) fn has_failed(route: &Route, status: StatusCode, headers: &HeaderMap) -> bool {
-    let grpc = GrpcFailures::of(&route.failed_when, headers);
-    route.failed_when.status(status) || grpc.fails(headers)
+    let statuses = grpc::Statuses::of(&route.failed_when, headers);
+    route.failed_when.status(status) || statuses.fail(headers)
 }
 
 /// Makes the client's answer from the upstream's. An answer without an observation is not counted.
@@ -334,12 +357,15 @@ pub(super) fn answer(
     }
     let (route, service) = (routed.route(), routed.service());
     let (mut parts, body) = exchange.response.into_parts();
-    let grpc = GrpcFailures::of(&route.failed_when, &parts.headers);
+    let statuses = grpc::Statuses::of(&route.failed_when, &parts.headers);
     let failed = has_failed(route, parts.status, &parts.headers);
-    exchange.chosen.judged(failed);
+    if failed || routed.call.is_none() {
+        // The status of a call mostly comes in its trailers.
+        exchange.chosen.judged(failed);
+    }
     if let Some(observation) = &mut observation {
         observation.head(failed);
-        if !failed && parts.status.is_client_error() {
+        if !failed && (parts.status.is_client_error() || statuses.refuse(&parts.headers)) {
             observation.refuse();
         }
     }
@@ -358,9 +384,16 @@ pub(super) fn answer(
         lease: Some(exchange.lease),
         chosen: Some(exchange.chosen),
         upload: exchange.upload,
-        failed_when: grpc,
+        statuses,
         total: (route.judged == Judged::Total).then_some(exchange.deadline),
-        stall: Stall::new(&client.worker.deadlines, client.settings.limits.body_timeout),
+        call: routed.call.map(|call| CallEnd {
+            deadline: call.ends.map(|ends| {
+                let now = client.worker.clock.now();
+                client.worker.deadlines.after(now, ends.at.saturating_sub(now))
+            }),
+            over: false,
+        }),
+        stall: stall(client, routed.call),
         _in_flight: in_flight,
     };
     if download.body.is_end_stream() {

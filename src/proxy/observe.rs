@@ -121,6 +121,9 @@ pub(super) struct Observation {
     failed: bool,
     refused: bool,
     told: Head,
+    /// From this moment on its client goes away because it gets no more time, and whether that
+    /// counts as a failure of an answer that has begun.
+    expires: Option<(Duration, bool)>,
     finished: bool,
 }
 
@@ -136,6 +139,7 @@ impl Observation {
             failed: false,
             refused: false,
             told: Head::Untold,
+            expires: None,
             finished: false,
         };
         observation.write(Kind::Assigned, request.arrived);
@@ -145,6 +149,12 @@ impl Observation {
     /// When the request arrived, since the start of the process.
     pub(super) fn arrived(&self) -> Duration {
         self.request.arrived
+    }
+
+    /// Notes when its client has said that it will give up. A client that goes away from `about` on
+    /// was kept waiting by its upstream; if the answer has begun, only where that `fails` it.
+    pub(super) fn expires(&mut self, about: Duration, fails: bool) {
+        self.expires = Some((about, fails));
     }
 
     /// Notes time spent on waiting for a connection.
@@ -212,8 +222,22 @@ impl Observation {
     fn end(&mut self, outcome: Outcome) {
         if !self.finished {
             self.finished = true;
+            let now = self.buffer.clock.now();
+            let outcome = match outcome {
+                Outcome::Aborted => self.given_up(now),
+                Outcome::Ok | Outcome::Failed | Outcome::Hung | Outcome::Local => outcome,
+            };
             let kind = Kind::Ended { outcome, head: self.told };
-            self.write(kind, self.buffer.clock.now());
+            self.write(kind, now);
+        }
+    }
+
+    /// What it is when the client goes away now.
+    fn given_up(&self, now: Duration) -> Outcome {
+        match (self.expires, self.first_byte) {
+            (Some((about, _)), None) if now >= about => Outcome::Hung,
+            (Some((about, true)), Some(_)) if now >= about => Outcome::Failed,
+            (Some(_) | None, _) => Outcome::Aborted,
         }
     }
 
@@ -268,6 +292,29 @@ mod tests {
         drop(Observation::begin(&buffer, observed()));
         let end = Kind::Ended { outcome: Outcome::Aborted, head: Head::Untold };
         assert_eq!(kinds(&buffer), [Kind::Assigned, end]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_gave_up_when_it_said_it_would_was_kept_waiting() {
+        let buffer = Rc::new(EventBuffer::new(Clock::new(Instant::now())));
+        let check = async |waits: u64, answered: bool, fails: bool, expected: Outcome| {
+            let arrived = buffer.clock.now();
+            let mut observation = Observation::begin(&buffer, Observed { arrived, ..observed() });
+            observation.expires(arrived + Duration::from_millis(90), fails);
+            if answered {
+                observation.head(false);
+            }
+            tokio::time::advance(Duration::from_millis(waits)).await;
+            drop(observation);
+            let end = Kind::Ended { outcome: expected, head: Head::Untold };
+            assert_eq!(kinds(&buffer), [Kind::Assigned, end]);
+        };
+        check(50, false, true, Outcome::Aborted).await;
+        check(95, false, true, Outcome::Hung).await;
+        check(95, false, false, Outcome::Hung).await;
+        check(50, true, true, Outcome::Aborted).await;
+        check(95, true, true, Outcome::Failed).await;
+        check(95, true, false, Outcome::Aborted).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,6 +49,9 @@ where
             // Proxies may cut connections as they like.
             let _ = server::conn::http2::Builder::new(TokioExecutor::new())
                 .max_concurrent_streams(streams)
+                // The codec ends connections with many small frames that it has not read yet, by
+                // a measure that grows with this.
+                .initial_connection_window_size(64 << 20)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         }

@@ -11,6 +11,7 @@ mod command_line;
 mod edge;
 mod events;
 mod forward;
+mod grpc;
 mod h2;
 mod harness;
 mod journal;

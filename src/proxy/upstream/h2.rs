@@ -32,7 +32,7 @@ use super::{
     endpoint::{EndpointPool, Place},
     wire::{Tally, Wire},
 };
-use crate::routing::Http2;
+use crate::{proxy::turns::Turns, routing::Http2};
 
 /// What one stream may hold of an answer that its client is slow to take. The connection's window
 /// has room for this of every stream: a slow client never holds up the others.
@@ -89,7 +89,7 @@ impl Connection {
             .max_header_list_size(HEADER_LIST)
             .max_concurrent_reset_streams(RESETS_REMEMBERED)
             .enable_push(false)
-            .handshake(wire)
+            .handshake(Turns::new(wire))
             .await
             .map_err(ConnectError::Http2)?;
         let pings = connection.ping_pong();

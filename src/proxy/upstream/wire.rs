@@ -23,7 +23,7 @@ pub(super) struct Tally {
 
 /// The bytes of one connection.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(in crate::proxy) struct Wire {
     stream: Stream,
     tally: Rc<Tally>,
 }

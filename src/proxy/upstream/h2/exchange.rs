@@ -51,7 +51,8 @@ impl Stream {
                 upload.taken();
                 let (mut parts, body) = answer.into_parts();
                 parts.version = Version::HTTP_11;
-                let body = Download::new(body, &parts, (!upload.is_done()).then_some(upload));
+                let upload = (!upload.is_done()).then_some(upload);
+                let body = Download::new(body, &parts, upload);
                 Ok(Response::from_parts(parts, body))
             }
             Err(error) => Err(self.failed(error, writes, parts, upload.take_back())),

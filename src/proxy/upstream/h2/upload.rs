@@ -111,6 +111,10 @@ impl Upload {
         }
         let sent = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => match frame.into_data() {
+                // Peers count empty frames, and bear few of them.
+                Ok(piece) if piece.is_empty() && !self.body.is_end_stream() => {
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(piece) => {
                     self.keep(&piece);
                     self.stream.reserve_capacity(piece.len());
