@@ -375,7 +375,8 @@ pub(super) async fn exchange(
             }
         };
         drop(lease);
-        let broke_off = matches!(failure, SendError::Failed(_));
+        let by_client = upload.as_deref().is_some_and(Upload::broken);
+        let broke_off = matches!(failure, SendError::Failed(_)) && !by_client;
         let lost = broke_off.then(|| chosen.failed());
         attempts += 1;
         request = again(failure, copy, attempts).map_err(|failure| Failure {

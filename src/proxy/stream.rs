@@ -33,6 +33,7 @@ thread_local! {
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// To a client.
     Tls(Box<TlsStream<Socket>>),
 }
 
@@ -72,7 +73,12 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            // Many clients hang up without the goodbye of TLS. What they ask is framed, so a
+            // request that was cut is seen to be.
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf).map(|read| {
+                let hung_up = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+                read.or_else(|error| if hung_up(&error) { Ok(()) } else { Err(error) })
+            }),
         }
     }
 }

@@ -37,11 +37,12 @@ impl Default for Balancing {
 pub enum Policy {
     /// Of two drawn at random the one with the smaller product of its latency and its requests in
     /// flight.
-    #[default]
     PeakEwma,
     /// Of two drawn at random the one with fewer requests in flight.
     LeastRequest,
-    /// One after the other.
+    /// One after the other. The default: it avoids no pod for being slow, so that an arm with few
+    /// pods is not at a disadvantage against one with many.
+    #[default]
     RoundRobin,
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use http::Response;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -190,6 +190,45 @@ async fn large_bodies_arrive_whole_both_ways() {
         let answer = client.call(scene.haldane.addr, call).await;
         assert!(answer.body == body, "{proposed}: {} bytes", answer.body.len());
     }
+}
+
+#[tokio::test]
+async fn a_tunnel_inside_ends_well_though_its_client_hangs_up_without_a_word() {
+    let parrot = Upstream::raw(|stream| async move {
+        let mut stream = tokio::io::BufStream::new(stream);
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).await.unwrap();
+        }
+        let agree =
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(agree.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let (mut from, mut to) = tokio::io::split(stream);
+        // The test ends when its client does.
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    })
+    .await;
+    let scene = Scene::simple(&parrot).await;
+    let mut stream = scene.client().connect(scene.haldane.addr).await.unwrap();
+    let ask = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nearly";
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut heard = String::new();
+    while !heard.ends_with("early") {
+        let mut piece = [0; 100];
+        let count = stream.read(&mut piece).await.unwrap();
+        assert!(count > 0, "{heard}");
+        heard.push_str(std::str::from_utf8(&piece[..count]).unwrap());
+    }
+    assert!(heard.starts_with("HTTP/1.1 101 "), "{heard}");
+    // The socket goes, and no goodbye of TLS was sent.
+    drop(stream.into_inner());
+    let ended = ",arm=\"baseline\",outcome=\"ok\"} 1";
+    eventually("the tunnel has ended well", async || {
+        scene.haldane.metrics().await.lines().any(|line| line.ends_with(ended)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) pool: Given<Pool>,
     /// Those of them that speak HTTP/2.
     pub(in crate::config) h2: Given<Http2>,
-    /// Which of several endpoints gets a request. Default: peak_ewma.
+    /// Which of several endpoints gets a request. Default: round_robin, which compares arms cleanly.
     pub(in crate::config) balance: Given<Balance>,
     /// How often names are resolved. Default: 5s.
     pub(in crate::config) resolve_every: Given<Time>,
